@@ -1,0 +1,35 @@
+# What CI calls; `make help` lists it.
+PYTHON ?= python3.11
+# On a machine that can reach the CPU wheels: make setup TORCH_BACKEND=cpu
+TORCH_BACKEND ?=
+BIN := .venv/bin
+PACKAGES := core ingestion feature_store trainer batch_ranker gateway simulator cli
+EDITABLE := $(foreach p,$(PACKAGES),-e services/$(p))
+
+.PHONY: help setup demo test lint format bench
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
+
+setup: .venv/ready ## the virtual environment, with everything pinned by constraints.txt
+
+.venv/ready: constraints.txt pyproject.toml $(foreach p,$(PACKAGES),services/$(p)/pyproject.toml)
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt \
+		$(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) $(EDITABLE) --group dev
+	@touch $@
+
+demo: setup ## a simulated world: two readers' feeds, and how likes change one of them
+	@$(BIN)/feedrank demo $(DEMO)
+
+test: setup ## every test this machine can run
+	@$(BIN)/pytest -q -n 2 --dist loadfile
+
+lint: setup ## style, types and the direction of imports
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/pyright
+
+format: setup ## put the code into the house style
+	@$(BIN)/ruff check --fix-only . && $(BIN)/ruff format .
+
+bench: setup ## every measurement, each with the floor of the same run
+	@$(BIN)/feedrank bench all

@@ -1,0 +1,1 @@
+"""Embeds the catalogue, builds the index, and ranks it for every user."""

@@ -1,0 +1,1 @@
+"""The feedrank command: one machine, one day, one look."""

@@ -1,0 +1,22 @@
+"""What all messages share: strictness, UTC times, a schema version."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
+
+
+def _to_utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
+
+
+Timestamp = Annotated[AwareDatetime, AfterValidator(_to_utc)]
+"""An aware instant in UTC; a naive time is refused. RFC 3339 outside."""
+
+
+class Message(BaseModel):
+    """Base of every contract: unknown fields and NaN are refused, instances are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

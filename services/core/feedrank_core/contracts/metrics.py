@@ -1,0 +1,62 @@
+"""The registry of metrics: every name and label that any service emits, and nothing else.
+
+Full names are `feedrank_<service>_<name>`. Labels have few values: never an id.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+LATENCY_BUCKETS_S = (
+    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0, 5.0,
+)  # fmt: skip
+BATCH_BUCKETS = (1, 5, 10, 50, 100, 250, 500, 1000)
+
+
+class Kind(StrEnum):
+    """Prometheus metric kinds in use."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """One metric. Units stand in the name (`_seconds`, `_bytes`, `_total`)."""
+
+    service: str
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def full_name(self) -> str:
+        """The name as scraped."""
+        return f"feedrank_{self.service}_{self.name}"
+
+
+def _counter(service: str, name: str, text: str, *labels: str) -> MetricSpec:
+    return MetricSpec(service, name, Kind.COUNTER, text, labels)
+
+
+def _gauge(service: str, name: str, text: str, *labels: str) -> MetricSpec:
+    return MetricSpec(service, name, Kind.GAUGE, text, labels)
+
+
+def _histogram(
+    service: str, name: str, text: str, *labels: str, buckets: tuple[float, ...] = LATENCY_BUCKETS_S
+) -> MetricSpec:
+    return MetricSpec(service, name, Kind.HISTOGRAM, text, labels, buckets)
+
+
+METRICS: tuple[MetricSpec, ...] = (
+    _counter("ingestion", "accepted_total", "Records the bus took.", "topic"),
+    _counter("ingestion", "rejected_total", "Records refused at the door.", "kind", "reason"),
+    _histogram("ingestion", "publish_seconds", "Time to hold one request on the bus."),
+    _counter("gateway", "requests_total", "Feeds answered.", "surface", "status"),
+    _histogram("gateway", "feed_seconds", "Time to answer one feed."),
+)

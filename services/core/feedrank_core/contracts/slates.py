@@ -1,0 +1,74 @@
+"""What was served, and how it came about: the gateway's log of one answer."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from feedrank_core.contracts.base import Message, Timestamp
+from feedrank_core.contracts.events import Surface
+from feedrank_core.contracts.ids import ExternalId
+
+Probability = Annotated[float, Field(gt=0, le=1)]
+
+
+class Source(StrEnum):
+    """Which candidate generator an item came from."""
+
+    CACHED = "cached"
+    LIVE = "live"
+    FRESH = "fresh"
+    TRENDING = "trending"
+    FOLLOWED = "followed"
+    EXPLORATION = "exploration"
+    SEGMENT_POPULAR = "segment_popular"
+    GLOBAL_POPULAR = "global_popular"
+
+
+class Degraded(StrEnum):
+    """Which part was missing when a feed was made, in the order of the fallback ladder."""
+
+    MODEL = "model"
+    CANDIDATES = "candidates"
+    SERVED = "served"
+    BUNDLE = "bundle"
+    BUS = "bus"
+
+
+class Draw(Message):
+    """How a place that was drawn at random was filled."""
+
+    pool: tuple[ExternalId, ...]
+    probabilities: tuple[Probability, ...]
+
+
+class SlateItem(Message):
+    """One place of a slate. `propensity` is null where the place was not drawn at random."""
+
+    item_id: ExternalId
+    position: Annotated[int, Field(ge=0)]
+    source: Source
+    scores: dict[str, float]
+    value: float
+    propensity: Probability | None = None
+    draw: Draw | None = None
+
+
+class Slate(Message):
+    """One answer of the gateway, as logged. Shapes: `user_vector` (64,)."""
+
+    schema_version: Annotated[int, Field(ge=1)] = 1
+    request_id: ExternalId
+    session_id: ExternalId
+    user_id: ExternalId
+    surface: Surface
+    served_at: Timestamp
+    bundle: str | None
+    arms: dict[str, str] = {}
+    degraded: tuple[Degraded, ...] = ()
+    user_vector: tuple[float, ...] | None = None
+    features: dict[str, float] = {}
+    items: tuple[SlateItem, ...]
+    accepted_at: Timestamp

@@ -1,0 +1,1 @@
+"""I/O that two or more services share: bus, lake, cache, bundle store, HTTP base, metrics, logs."""

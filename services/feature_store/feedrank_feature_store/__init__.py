@@ -1,0 +1,1 @@
+"""Feast: definitions applied, features extracted, materialised and kept current."""

@@ -1,0 +1,1 @@
+"""Takes events in, and keeps them: the HTTP intake and the lake sink."""

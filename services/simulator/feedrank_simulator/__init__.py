@@ -1,0 +1,1 @@
+"""A world of readers with known tastes who read feeds and act."""

@@ -1,0 +1,1 @@
+"""Labels, the two-tower, its evaluation, and the bundle."""
