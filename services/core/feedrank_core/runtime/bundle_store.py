@@ -1,4 +1,4 @@
-"""The bundle store: folders of bundles, sealed by a manifest, and the pointer to the one that serves."""
+"""The bundle store: folders sealed by a manifest, and the pointer to the one that serves."""
 
 from __future__ import annotations
 

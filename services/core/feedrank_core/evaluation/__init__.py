@@ -1,0 +1,1 @@
+"""Offline metrics, pure numpy."""

@@ -1,0 +1,1 @@
+"""Model architecture in torch; open to the trainer alone."""

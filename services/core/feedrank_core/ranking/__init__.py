@@ -1,0 +1,1 @@
+"""Pure ranking stages and value formats."""
