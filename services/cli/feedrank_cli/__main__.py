@@ -2,6 +2,41 @@
 
 from __future__ import annotations
 
-import typer
+import sys
+from typing import Any
 
-app = typer.Typer(no_args_is_help=True, help=__doc__)
+import typer
+from rich.console import Console
+
+from feedrank_cli.down import down
+from feedrank_cli.errors import CommandError
+from feedrank_cli.logs import logs
+from feedrank_cli.status import status
+from feedrank_cli.up import up
+
+
+class Application(typer.Typer):
+    """Shows a CommandError as its message and remedy, without a traceback."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line and exit."""
+        try:
+            return super().__call__(*args, **kwargs)
+        except CommandError as error:
+            console = Console(stderr=True, soft_wrap=True, highlight=False)
+            console.print(str(error), style="red", markup=False)
+            if error.remedy:
+                console.print(error.remedy, markup=False)
+            sys.exit(error.code)
+
+
+app = Application(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Feedrank: events in, personal feeds out, on one machine.",
+)
+for command in (up, down, status, logs):
+    app.command()(command)
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,37 @@
+"""`feedrank status`: one look at every process."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from feedrank_cli.readiness import READY, survey, table
+from feedrank_cli.roster import roster
+from feedrank_cli.settings import load
+from feedrank_cli.supervision import Supervisor
+
+
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Show each process and whether it can do its work; exit 1 when one cannot.
+
+    Examples:
+        feedrank status
+
+        feedrank status --json
+    """
+    settings = load()
+    rows = survey(Supervisor(settings), roster(settings))
+    if as_json:
+        fields = ("service", "port", "process", "state")
+        typer.echo(
+            json.dumps([dict(zip(fields, (p.name, p.port, s, r), strict=True)) for p, s, r in rows])
+        )
+    else:
+        Console(soft_wrap=True).print(table(rows))
+    if any(ready != READY for _, _, ready in rows):
+        raise typer.Exit(1)
