@@ -1,0 +1,223 @@
+"""Readers and items as the rest of the world knows them: ids, profiles, texts, vectors.
+
+Nothing here tells a latent vector itself; texts and vectors are noisy hints at it. An item looks
+the same whichever rows are asked for, because its chance belongs to its block of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from feedrank_core.contracts.items import IMAGE_VECTOR_DIM, TEXT_VECTOR_DIM
+from feedrank_core.runtime.lake_schema import table_schema
+
+from feedrank_simulator.vocabulary import (
+    COMMON_WORDS,
+    SUBTOPICS_PER_CATEGORY,
+    category_names,
+    invented_words,
+    subtopic_names,
+)
+from feedrank_simulator.world import (
+    AGE_BANDS,
+    COUNTRIES,
+    ITEM_TYPES,
+    LANGUAGES,
+    LATENT_DIM,
+    PLATFORMS,
+    World,
+)
+
+BLOCK = 8192
+WORDS_PER_TOPIC = 8
+TEXT_WORDS = 12
+TEXT_NOISE = 0.6
+IMAGE_NOISE = 1.0
+NO_IMAGE_SHARE = 0.2
+ACCEPTED_AFTER_S = 1.0
+_BOOKKEEPING = ("date", "topic_partition", "topic_offset", "item_key")
+
+
+def contract_schema(topic: str) -> pa.Schema:
+    """The lake's columns of a topic as a client knows them: `user_id`, no bookkeeping."""
+    user = pa.field("user_id", pa.string())
+    fields = (user if f.name == "user_key" else f for f in table_schema(topic))
+    return pa.schema([f for f in fields if f.name not in _BOOKKEEPING])
+
+
+def user_ids(users: np.ndarray) -> pa.Array:
+    """Ids of readers, such as `user-17`."""
+    return _numbered("user-", users)
+
+
+def item_ids(items: np.ndarray) -> pa.Array:
+    """Ids of items, such as `item-204`; a higher number is a younger item."""
+    return _numbered("item-", items)
+
+
+def item_index(item_id: str) -> int | None:
+    """The index behind an id, or None where the id is not of a simulated item."""
+    number = item_id.removeprefix("item-")
+    return int(number) if number != item_id and number.isdecimal() else None
+
+
+def instants(unix_s: np.ndarray) -> pa.Array:
+    """Unix seconds as microseconds in UTC."""
+    us = np.round(np.asarray(unix_s) * 1e6).astype(np.int64)
+    return pa.array(us).cast(pa.timestamp("us", tz="UTC"))
+
+
+def user_tables(world: World) -> Iterator[pa.Table]:
+    """Profiles in contract columns, a block of rows at a time."""
+    for start in range(0, world.num_users, BLOCK):
+        yield user_table(world, np.arange(start, min(start + BLOCK, world.num_users)))
+
+
+def user_table(world: World, users: np.ndarray) -> pa.Table:
+    """Profiles of these readers. Declared interests are the largest of the first day's taste."""
+    readers = world.readers
+    names = category_names(world.topics.num_categories)
+    order = np.argsort(-readers.start_weight_UK[users], axis=1)[:, :3]
+    category = world.topics.category_T[np.take_along_axis(readers.topic_UK[users], order, 1)]
+    shown = 1 + (readers.noise_U[users] % 3)
+    interests = [
+        list(dict.fromkeys(names[c] for c in row[:n]))
+        for row, n in zip(category.tolist(), shown.tolist(), strict=True)
+    ]
+    columns = {
+        "user_id": user_ids(users),
+        "country": _named(COUNTRIES, readers.country_U[users]),
+        "age_band": _named(AGE_BANDS, readers.age_band_U[users]),
+        "platform": _named(PLATFORMS, readers.platform_U[users]),
+        "interests": pa.array(interests, pa.list_(pa.string())),
+        "accepted_at": instants(np.full(len(users), world.start.timestamp())),
+    }
+    return _in_order("users", columns)
+
+
+def item_tables(world: World) -> Iterator[pa.Table]:
+    """The catalogue in contract columns, a block of rows at a time, oldest first."""
+    for block in range(-(-world.num_items // BLOCK)):
+        yield _item_block(world, block)
+
+
+def item_table(world: World, items: np.ndarray) -> pa.Table:
+    """These items in contract columns; only the blocks they stand in are made."""
+    blocks, rows = np.divmod(np.asarray(items), BLOCK)
+    parts = []
+    for block in np.unique(blocks):
+        parts.append(_item_block(world, int(block)).take(pa.array(rows[blocks == block])))
+    return pa.concat_tables(parts) if parts else contract_schema("items").empty_table()
+
+
+def _item_block(world: World, block: int) -> pa.Table:
+    index = np.arange(block * BLOCK, min((block + 1) * BLOCK, world.num_items))
+    items = world.items
+    rng = np.random.default_rng([world.seed, 10, block])
+    topic = items.topic_N[index]
+    creator = items.creator_N[index]
+    types = items.type_N[index]
+    content = world.content(index)
+    text_PD, image_PD = _projections(world.seed)
+    text_vectors = _noisy(rng, content @ text_PD, TEXT_NOISE)
+    image_vectors = _noisy(rng, content @ image_PD, IMAGE_NOISE)
+    no_image = (rng.random(len(index)) < NO_IMAGE_SHARE) & (types == 0)
+    created = items.created_N[index]
+    columns = {
+        "item_id": item_ids(index),
+        "item_type": _named(ITEM_TYPES, types),
+        "creator_id": _numbered("creator-", creator),
+        "category": _named(
+            category_names(world.topics.num_categories), world.topics.category_T[topic]
+        ),
+        "tags": _tags(world, rng, topic),
+        "language": _named(LANGUAGES, items.creator_language_R[creator]),
+        "text": _texts(world, rng, topic),
+        "created_at": instants(created),
+        "duration_s": pa.array(
+            items.duration_N[index].astype(np.float64), mask=np.asarray(types == 0)
+        ),
+        "text_vector": _vectors(text_vectors, np.zeros(len(index), bool)),
+        "image_vector": _vectors(image_vectors, no_image),
+        "active": pa.repeat(pa.scalar(True), len(index)),
+        "accepted_at": instants(created + ACCEPTED_AFTER_S),
+    }
+    return _in_order("items", columns)
+
+
+def _texts(world: World, rng: np.random.Generator, topic_N: np.ndarray) -> pa.Array:
+    """Each word is one of the topic's, the subtopic's or category's name, or a common one."""
+    own_TW = _topic_words(world.seed, len(world.topics.category_T))
+    shape = (len(topic_N), TEXT_WORDS)
+    kind = rng.choice(4, shape, p=(0.35, 0.1, 0.1, 0.45))
+    own = own_TW[topic_N[:, None], rng.integers(0, WORDS_PER_TOPIC, shape)]
+    common = np.array(COMMON_WORDS)[rng.integers(0, len(COMMON_WORDS), shape)]
+    num_categories = world.topics.num_categories
+    subtopic = np.array(subtopic_names(num_categories))[topic_N][:, None]
+    category = np.array(category_names(num_categories))[world.topics.category_T[topic_N]][:, None]
+    words = np.choose(kind, [own, subtopic, category, common])
+    return pa.array([" ".join(row).capitalize() for row in words.tolist()])
+
+
+def _tags(world: World, rng: np.random.Generator, topic_N: np.ndarray) -> pa.Array:
+    """The subtopic, a word of it, and sometimes a neighbouring subtopic."""
+    names = subtopic_names(world.topics.num_categories)
+    own_TW = _topic_words(world.seed, len(world.topics.category_T))
+    words = own_TW[topic_N, rng.integers(0, WORDS_PER_TOPIC, len(topic_N))].tolist()
+    beside = topic_N // SUBTOPICS_PER_CATEGORY * SUBTOPICS_PER_CATEGORY
+    beside = beside + rng.integers(0, SUBTOPICS_PER_CATEGORY, len(topic_N))
+    with_beside = rng.random(len(topic_N)) < 0.4
+    tags = [
+        list(dict.fromkeys([names[t], word] + ([names[b]] if both else [])))
+        for t, word, b, both in zip(
+            topic_N.tolist(), words, beside.tolist(), with_beside.tolist(), strict=True
+        )
+    ]
+    return pa.array(tags, pa.list_(pa.string()))
+
+
+@lru_cache(maxsize=4)
+def _topic_words(seed: int, num_topics: int) -> np.ndarray:
+    return invented_words(np.random.default_rng([seed, 11]), num_topics, WORDS_PER_TOPIC)
+
+
+@lru_cache(maxsize=4)
+def _projections(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng([seed, 12])
+    text = rng.standard_normal((LATENT_DIM, TEXT_VECTOR_DIM)) / np.sqrt(TEXT_VECTOR_DIM)
+    image = rng.standard_normal((LATENT_DIM, IMAGE_VECTOR_DIM)) / np.sqrt(IMAGE_VECTOR_DIM)
+    return text.astype(np.float32), image.astype(np.float32)
+
+
+def _noisy(rng: np.random.Generator, vectors: np.ndarray, noise: float) -> np.ndarray:
+    """`noise` is the length of what is added, beside vectors of length about 1."""
+    added = rng.standard_normal(vectors.shape, dtype=np.float32) * noise
+    vectors = vectors + added / np.sqrt(vectors.shape[1])
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def _vectors(vectors: np.ndarray, missing: np.ndarray) -> pa.Array:
+    kept = np.ascontiguousarray(vectors[~missing], dtype=np.float32)
+    offsets = np.concatenate([[0], np.cumsum(np.where(missing, 0, vectors.shape[1]))])
+    return pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32()), pa.array(kept.ravel()), mask=pa.array(missing)
+    )
+
+
+def _numbered(prefix: str, numbers: np.ndarray) -> pa.Array:
+    text = pc.cast(pa.array(np.asarray(numbers, dtype=np.int64)), pa.string())
+    return pc.binary_join_element_wise(pa.scalar(prefix), text, pa.scalar(""))
+
+
+def _named(names: tuple[str, ...] | list[str], index: np.ndarray) -> pa.Array:
+    values = pa.array([str(name) for name in names])
+    return values.take(pa.array(np.asarray(index, dtype=np.int64)))
+
+
+def _in_order(topic: str, columns: dict[str, pa.Array]) -> pa.Table:
+    schema = contract_schema(topic)
+    return pa.table([columns[f.name].cast(f.type) for f in schema], schema=schema)
