@@ -24,8 +24,8 @@ POSITION_EXPONENT = 0.45
 FRESH_HALF_LIFE_S = 3 * 86_400.0
 MIN_DWELL_S = 1.0
 MAX_DWELL_S = 900.0
-DWELL_SPREAD = 0.7
-_DWELL_MEDIAN_S = np.array([2.5, 6.0, 12.0], dtype=np.float32)  # post, video, article
+DWELL_SPREAD = 0.6
+_DWELL_MEDIAN_S = np.array([1.8, 5.0, 10.0], dtype=np.float32)  # post, video, article
 
 AFTER_CLICK = (
     InteractionType.LIKE,
@@ -66,7 +66,7 @@ def examination(position: np.ndarray | int) -> np.ndarray:
 
 def attraction(world: World, users: np.ndarray, items: np.ndarray, at: Times) -> np.ndarray:
     """Click probability of an item that is looked at: affinity x type x quality x freshness."""
-    liked = 1 / (1 + np.exp(-9.0 * (world.affinity(users, items, at) - 0.45)))
+    liked = 1 / (1 + np.exp(-9.0 * (world.affinity(users, items, at) - 0.40)))
     fits = world.readers.type_taste_UY[users, world.items.type_N[items]]
     good = 0.3 + 0.7 * world.items.quality_N[items]
     age_s = seconds(at) - world.items.created_N[items]
@@ -94,7 +94,7 @@ def event_probabilities(
             InteractionType.HIDE: 0.03 * (1 - attracted),
             InteractionType.REPORT: 0.012 * (1 - quality) ** 2,
         },
-        dwell_median_s=_DWELL_MEDIAN_S[world.items.type_N[items]] * np.exp(1.5 * attracted),
+        dwell_median_s=_DWELL_MEDIAN_S[world.items.type_N[items]] * np.exp(2.0 * attracted),
     )
 
 

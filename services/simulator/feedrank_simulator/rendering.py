@@ -71,6 +71,12 @@ def instants(unix_s: np.ndarray) -> pa.Array:
     return pa.array(us).cast(pa.timestamp("us", tz="UTC"))
 
 
+def joined(*parts: pa.Array | pa.Scalar, separator: str) -> pa.Array:
+    """Text columns joined row by row."""
+    join = pc.binary_join_element_wise  # pyright: ignore[reportAttributeAccessIssue]
+    return join(*parts, pa.scalar(separator))
+
+
 def user_tables(world: World) -> Iterator[pa.Table]:
     """Profiles in contract columns, a block of rows at a time."""
     for start in range(0, world.num_users, BLOCK):
@@ -210,7 +216,7 @@ def _vectors(vectors: np.ndarray, missing: np.ndarray) -> pa.Array:
 
 def _numbered(prefix: str, numbers: np.ndarray) -> pa.Array:
     text = pc.cast(pa.array(np.asarray(numbers, dtype=np.int64)), pa.string())
-    return pc.binary_join_element_wise(pa.scalar(prefix), text, pa.scalar(""))
+    return joined(pa.scalar(prefix), text, separator="")
 
 
 def _named(names: tuple[str, ...] | list[str], index: np.ndarray) -> pa.Array:
