@@ -8,6 +8,8 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from feedrank_cli.bench_command import bench
+from feedrank_cli.daily import daily
 from feedrank_cli.down import down
 from feedrank_cli.errors import CommandError
 from feedrank_cli.logs import logs
@@ -35,7 +37,7 @@ app = Application(
     pretty_exceptions_enable=False,
     help="Feedrank: events in, personal feeds out, on one machine.",
 )
-for command in (up, down, status, logs):
+for command in (up, down, status, logs, daily, bench):
     app.command()(command)
 
 if __name__ == "__main__":

@@ -43,7 +43,8 @@ def _valkey_binary() -> Path:
 
 def _server(name: str, port: int, folder: Path, *options: str) -> tuple[str, ...]:
     where = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder / name))
-    return (str(_valkey_binary()), *where, "--save", "", *options)
+    # A rewritten process title overwrites the environment that `down` finds a process by.
+    return (str(_valkey_binary()), *where, "--set-proc-title", "no", "--save", "", *options)
 
 
 def _servers(settings: Settings, home: Home) -> list[Process]:

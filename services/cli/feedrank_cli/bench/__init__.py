@@ -1,0 +1,1 @@
+"""Measurements, one file each: `NAME`, `HELP` and `run(home, *, quick, seed) -> Report`."""

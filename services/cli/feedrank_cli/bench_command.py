@@ -1,0 +1,87 @@
+"""`feedrank bench`: a named measurement with the floor of the same run."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import feedrank_cli.bench as benches
+from feedrank_cli.bench.report import CANNOT_RUN, MET, BenchCannotRun, Report
+from feedrank_cli.errors import CommandError
+from feedrank_cli.settings import load
+
+ALL = "all"
+
+
+def discover() -> dict[str, ModuleType]:
+    """Every module of feedrank_cli.bench that measures, by its NAME."""
+    found = {}
+    for info in pkgutil.iter_modules(benches.__path__):
+        module = importlib.import_module(f"{benches.__name__}.{info.name}")
+        if hasattr(module, "NAME") and hasattr(module, "run"):
+            found[module.NAME] = module
+    return found
+
+
+def bench(
+    name: Annotated[str | None, typer.Argument(help="A measurement, or all.")] = None,
+    listing: Annotated[bool, typer.Option("--list", help="What can be measured.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the report here.")] = None,
+    quick: Annotated[bool, typer.Option(help="Smaller sizes; bounds still judged.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of all chance.")] = 7,
+) -> None:
+    """Measure, and compare with the bound.
+
+    Exit code 0: every bound is met; 1: one is not; 2: it could not run.
+
+    Examples:
+
+        feedrank bench --list
+
+        feedrank bench demo --json demo.json
+
+        feedrank bench all
+    """
+    found = discover()
+    console = Console(soft_wrap=True)
+    if listing or name is None:
+        for known, module in found.items():
+            console.print(f"{known:<14} {module.HELP}", markup=False)
+        return
+    if name != ALL and name not in found:
+        raise CommandError(
+            f"There is no measurement {name!r}.",
+            f"Known: {', '.join(found)}, all.",
+            code=CANNOT_RUN,
+        )
+    chosen = found if name == ALL else {name: found[name]}
+    reports, worst = [], MET
+    for module in chosen.values():
+        report, code = _measure(module, console, quick=quick, seed=seed)
+        worst = max(worst, code)
+        reports += [report] if report else []
+    if json_file is not None and reports:
+        if name == ALL:
+            json_file.write_text(json.dumps([r.as_dict() for r in reports], indent=2) + "\n")
+        else:
+            reports[0].write(json_file)
+    raise typer.Exit(worst)
+
+
+def _measure(
+    module: ModuleType, console: Console, *, quick: bool, seed: int
+) -> tuple[Report | None, int]:
+    try:
+        report: Report = module.run(load().place, quick=quick, seed=seed)
+    except BenchCannotRun as reason:
+        console.print(f"{module.NAME} could not run: {reason}", markup=False)
+        return None, CANNOT_RUN
+    console.print(report.table())
+    return report, report.exit_code
