@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+import os
 
-from feedrank_core.contracts.metrics import METRICS, Kind
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from feedrank_core.contracts.metrics import METRICS, Kind, MetricSpec
+
+EXPOSITION_TYPE = CONTENT_TYPE_LATEST
+MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+"""Names the folder that workers of one service share; set before they import this module."""
 
 
 class Metrics:
@@ -29,10 +43,7 @@ class Metrics:
                     registry=self.registry,
                 )
             else:
-                kind = Counter if spec.kind is Kind.COUNTER else Gauge
-                self._metrics[spec.name] = kind(
-                    spec.full_name, spec.help, spec.labels, registry=self.registry
-                )
+                self._metrics[spec.name] = _counter_or_gauge(spec, self.registry)
 
     def counter(self, name: str) -> Counter:
         """A counter of this service."""
@@ -53,5 +64,17 @@ class Metrics:
         return metric
 
     def exposition(self) -> bytes:
-        """What `/metrics` answers."""
-        return generate_latest(self.registry)
+        """What `/metrics` answers: summed over the workers where there are several."""
+        if MULTIPROCESS_VARIABLE not in os.environ:
+            return generate_latest(self.registry)
+        summed = CollectorRegistry()
+        MultiProcessCollector(summed)
+        return generate_latest(summed)
+
+
+def _counter_or_gauge(spec: MetricSpec, registry: CollectorRegistry) -> Counter | Gauge:
+    if spec.kind is Kind.COUNTER:
+        return Counter(spec.full_name, spec.help, spec.labels, registry=registry)
+    return Gauge(
+        spec.full_name, spec.help, spec.labels, registry=registry, multiprocess_mode="mostrecent"
+    )
