@@ -59,4 +59,8 @@ METRICS: tuple[MetricSpec, ...] = (
     _histogram("ingestion", "publish_seconds", "Time to hold one request on the bus."),
     _counter("gateway", "requests_total", "Feeds answered.", "surface", "status"),
     _histogram("gateway", "feed_seconds", "Time to answer one feed."),
+    _counter("gateway", "degraded_total", "Feeds made without a part, by part.", "reason"),
+    _counter("gateway", "slates_published_total", "Slates that the bus holds."),
+    _counter("gateway", "slates_dropped_total", "Slates that never reached the bus."),
+    _counter("gateway", "bundle_swaps_total", "Bundles taken up or refused.", "outcome"),
 )

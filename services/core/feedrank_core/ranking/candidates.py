@@ -77,6 +77,15 @@ class Candidates:
             self.value_N.take(rows_M),
         )
 
+    def followed_by(self, other: Candidates) -> Candidates:
+        """These rows, then the other's."""
+        return Candidates(
+            *(
+                np.concatenate([getattr(self, name), getattr(other, name)])
+                for name in self.__slots__
+            )
+        )
+
     def with_values(self, value_N: np.ndarray) -> Candidates:
         """The same rows with other values."""
         return replace(self, value_N=value_N)

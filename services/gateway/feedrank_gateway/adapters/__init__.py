@@ -1,0 +1,1 @@
+"""Real and fake ends of the gateway's ports."""

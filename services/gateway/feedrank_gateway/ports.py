@@ -1,0 +1,46 @@
+"""What the gateway needs of the outside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class CacheUnavailableError(RuntimeError):
+    """The cache did not answer in time; the feed goes on without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRead:
+    """What the cache holds for one request; None where a key is absent."""
+
+    candidates: bytes | None
+    seen: bytes | None
+    served: bytes | None
+
+
+class Cache(Protocol):
+    """The reader's keys in the cache. Each call is one round trip."""
+
+    async def read(self, bundle_id: str, user_id: str, session_id: str | None) -> CacheRead:
+        """Candidates, seen and (with a session) served keys. Raises: CacheUnavailableError."""
+        ...
+
+    async def append_served(self, user_id: str, session_id: str, keys: bytes) -> None:
+        """Add packed int64 item keys to what this session was served, and renew its life.
+
+        Raises: CacheUnavailableError.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+class Pointer(Protocol):
+    """Says which bundle serves."""
+
+    def current_id(self) -> str | None:
+        """The bundle's id, or None before the first flip. Blocks: up to a short timeout."""
+        ...

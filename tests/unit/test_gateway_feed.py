@@ -1,0 +1,221 @@
+"""The feed's answer, its fallbacks and its refusals, on fakes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import httpx
+import numpy as np
+import orjson
+import pytest
+from feedrank_core.contracts.api import FeedResponse, Problem
+from feedrank_core.contracts.ids import item_key
+from feedrank_core.contracts.slates import Slate
+from gateway_world import CATEGORIES, CREATORS, FIRST, NUM_ITEMS, GatewayWorld
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = GatewayWorld(tmp_path)
+    world.watcher.poll()
+    return world
+
+
+def _client(world: GatewayWorld) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(world.app), base_url="http://gateway.test"
+    )
+
+
+async def _feed(world: GatewayWorld, user: str = "ada", **params) -> dict:
+    async with _client(world) as client:
+        answer = await client.get(f"/v1/users/{user}/feed", params=params)
+    assert answer.status_code == 200, answer.text
+    return FeedResponse.model_validate_json(answer.content).model_dump(mode="json")
+
+
+async def _problem(world: GatewayWorld, status: int, user: str = "ada", **params) -> Problem:
+    async with _client(world) as client:
+        answer = await client.get(f"/v1/users/{user}/feed", params=params)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    return Problem.model_validate_json(answer.content)
+
+
+async def test_the_answer_written_by_hand_equals_its_contract(world):
+    world.give_candidates("ada", range(100))
+    async with _client(world) as client:
+        answer = await client.get("/v1/users/ada/feed")
+    by_hand = orjson.loads(answer.content)
+    assert set(by_hand) == set(FeedResponse.model_fields)
+    modelled = FeedResponse.model_validate_json(answer.content)
+    again = modelled.model_dump(mode="json")
+    assert again | {"served_at": None} == by_hand | {"served_at": None}
+
+
+async def test_cached_candidates_come_with_their_source_and_reasons(world):
+    world.give_candidates("ada", range(100))
+    feed = await _feed(world)
+    assert len(feed["items"]) == 20
+    assert {i["source"] for i in feed["items"]} == {"cached"}
+    assert feed["items"][0]["reasons"][0] == "from your recommendations"
+    assert feed["degraded"] == []
+    assert feed["bundle"] == FIRST
+    assert [i["position"] for i in feed["items"]] == list(range(20))
+
+
+async def test_a_reader_nobody_knows_gets_what_is_popular_and_nothing_is_degraded(world):
+    feed = await _feed(world, "a stranger/with ünusual id")
+    assert {i["source"] for i in feed["items"]} == {"global_popular"}
+    assert feed["degraded"] == []
+
+
+async def test_pages_never_repeat_and_end_with_a_null_cursor(world):
+    world.give_candidates("ada", range(70))
+    shown, cursor = [], None
+    for _ in range(100):
+        feed = await _feed(world, limit=30, **({"cursor": cursor} if cursor else {}))
+        assert [i["position"] for i in feed["items"]] == list(
+            range(len(shown), len(shown) + len(feed["items"]))
+        )
+        shown += [i["item_id"] for i in feed["items"]]
+        cursor = feed["next_cursor"]
+        if cursor is None:
+            break
+    assert len(shown) == len(set(shown))
+    popular = world.watcher.current.popular_indices
+    active = world.watcher.current.items.active_I
+    assert len(shown) == sum(active[i] for i in {*range(70), *popular})
+
+
+async def test_popular_tops_up_when_candidates_run_short(world):
+    world.give_candidates("ada", range(5))
+    feed = await _feed(world)
+    sources = [i["source"] for i in feed["items"]]
+    assert sources == ["cached"] * 5 + ["global_popular"] * 15
+
+
+async def test_seen_own_and_withdrawn_items_stay_out(world):
+    bundle = world.watcher.current
+    world.give_candidates(CREATORS[3], range(100))
+    seen = bundle.items.key_I[:40]
+    world.cache.values[f"seen:{CREATORS[3]}"] = seen.tobytes()
+    feed = await _feed(world, CREATORS[3], limit=100)
+    rows = bundle.rows_of(np.array([item_key(i["item_id"]) for i in feed["items"]]))
+    assert len(rows) == 100
+    assert not set(bundle.items.key_I[rows].tolist()) & set(seen.tolist())
+    assert bundle.items.active_I[rows].all()
+    assert (bundle.items.creator_I[rows] != 3).all()
+
+
+async def test_no_creator_and_no_category_crowds_a_stretch_across_pages(world):
+    bundle = world.watcher.current
+    world.give_candidates("ada", range(NUM_ITEMS))
+    first = await _feed(world, limit=15)
+    second = await _feed(world, limit=15, cursor=first["next_cursor"])
+    rows = bundle.rows_of(
+        np.array([item_key(i["item_id"]) for i in first["items"] + second["items"]])
+    )
+    assert len(CATEGORIES) == 5
+    for start in range(len(rows) - 9):
+        window = rows[start : start + 10]
+        assert max(Counter(bundle.items.creator_I[window].tolist()).values()) <= 2
+        assert max(Counter(bundle.items.category_I[window].tolist()).values()) <= 5
+
+
+async def test_without_the_cache_the_bundle_answers_and_says_so(world):
+    world.cache.down = True
+    first = await _feed(world)
+    assert first["degraded"] == ["candidates", "served"]
+    assert {i["source"] for i in first["items"]} == {"global_popular"}
+    second = await _feed(world, cursor=first["next_cursor"])
+    shown = [i["item_id"] for i in first["items"] + second["items"]]
+    assert len(set(shown)) == 40
+    assert world.metric("degraded_total", reason="served") == 2
+
+
+async def test_harmed_candidates_degrade_to_popular(world):
+    for harmed in (b"12345", np.array([10**6], dtype="<u4").tobytes() + b"\0\0"):
+        world.cache.values[f"cand:{FIRST}:ada"] = harmed
+        feed = await _feed(world)
+        assert feed["degraded"] == ["candidates"]
+        assert len(feed["items"]) == 20
+
+
+async def test_without_a_bundle_the_answer_is_503_with_the_remedy(tmp_path):
+    world = GatewayWorld(tmp_path, bundle=False)
+    problem = await _problem(world, 503)
+    assert "feedrank daily" in (problem.remedy or "")
+    async with _client(world) as client:
+        assert (await client.get("/readyz")).status_code == 503
+        assert (await client.get("/healthz")).status_code == 200
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "101", "1000000000", "1e9", "", "ten", "9" * 5000])
+async def test_a_limit_out_of_range_is_refused_by_name(world, limit):
+    assert (await _problem(world, 422, limit=limit)).field == "limit"
+
+
+async def test_an_unknown_surface_is_refused_by_name(world):
+    assert (await _problem(world, 422, surface="moon")).field == "surface"
+
+
+@pytest.mark.parametrize("user", ["a" * 129, "a%00b", "a%E2%80%A8b", "%E2%80%8B"])
+async def test_a_user_id_outside_the_rule_is_refused_by_name(world, user):
+    assert (await _problem(world, 422, user=user)).field == "user_id"
+
+
+@pytest.mark.parametrize("user", ["a" * 128, "a%C2%A0b", "a%2Fb", "%F0%9F%99%82"])
+async def test_any_user_id_inside_the_rule_gets_a_feed(world, user):
+    assert (await _feed(world, user))["items"]
+
+
+async def test_a_forged_cursor_is_refused(world):
+    cursor = (await _feed(world))["next_cursor"]
+    forged = ("B" if cursor[0] == "A" else "A") + cursor[1:]
+    for bad in (forged, "x", "%%%", "é", cursor[:-4], cursor * 2):
+        assert (await _problem(world, 400, cursor=bad)).field == "cursor"
+
+
+async def test_another_readers_cursor_is_refused(world):
+    cursor = (await _feed(world, "ada"))["next_cursor"]
+    assert (await _problem(world, 400, user="bob", cursor=cursor)).field == "cursor"
+
+
+async def test_a_cursor_whose_session_is_gone_is_refused_with_a_remedy(world):
+    cursor = (await _feed(world))["next_cursor"]
+    world.cache.values.clear()
+    assert "without a cursor" in ((await _problem(world, 410, cursor=cursor)).remedy or "")
+
+
+async def test_served_is_written_before_the_answer(world):
+    feed = await _feed(world, limit=3)
+    written = world.cache.values[f"served:ada:{feed['session_id']}"]
+    assert np.frombuffer(written, dtype=np.int64).tolist() == [
+        item_key(i["item_id"]) for i in feed["items"]
+    ]
+
+
+async def test_every_answer_is_logged_as_a_slate_that_validates(world):
+    world.give_candidates("ada", range(8))
+    world.slates.start()
+    feed = await _feed(world, surface="explore")
+    world.slates.close()
+    (record,) = world.publisher.records
+    slate = Slate.model_validate_json(record.value)
+    assert record.key == slate.user_id == "ada"
+    assert slate.request_id == feed["request_id"]
+    assert [i.item_id for i in slate.items] == [i["item_id"] for i in feed["items"]]
+    assert slate.surface == "explore"
+    assert world.metric("slates_published_total") == 1
+
+
+async def test_a_bus_that_is_down_delays_no_answer_and_drops_are_counted(tmp_path):
+    world = GatewayWorld(tmp_path, capacity=5)
+    world.watcher.poll()
+    world.publisher.down = True
+    for _ in range(12):
+        await _feed(world)
+    world.slates.close()
+    assert world.metric("slates_dropped_total") == 12
+    assert world.metric("requests_total", surface="home", status="200") == 12
