@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from feedrank_core.contracts.redis_keys import CANDIDATES, SEEN, SERVED
-from feedrank_core.runtime.redis_clients import cache_client
 from typing import Any
 
+from feedrank_core.contracts.redis_keys import CANDIDATES, SEEN, SERVED
+from feedrank_core.runtime.redis_clients import cache_client
 from redis.exceptions import RedisError
 
 from feedrank_gateway.breaker import Breaker
