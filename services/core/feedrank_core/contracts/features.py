@@ -79,7 +79,7 @@ RATES: dict[str, Counter] = {
     "like_rate": Counter.LIKES,
     "engagement_rate": Counter.ENGAGEMENTS,
 }
-"""Rates per impression of the month, and what each counts; smoothed as `quality` says."""
+"""Rates per impression ever shown, and what each counts; smoothed as `quality` says."""
 
 USER_PROFILE_COLUMNS = ("country", "age_band", "platform", "interests")
 HISTORY_COLUMNS = ("hist_item_key", "hist_action", "hist_at")

@@ -60,7 +60,7 @@ def quality(value: Any, reports: Any, impressions: Any, mean_value: Any) -> Any:
     smoothed = smoothed_rate(value, impressions, mean_value)
     report_rate = reports / (impressions + PRIOR_IMPRESSIONS)
     # The positive part: a mostly hidden item has no quality rather than a negative one.
-    positive = (smoothed + abs(smoothed)) / 2
+    positive = (smoothed + (smoothed * smoothed) ** 0.5) / 2
     return positive / (positive + mean_value) - REPORT_COST * report_rate
 
 

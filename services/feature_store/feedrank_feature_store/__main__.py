@@ -1,0 +1,59 @@
+"""`python -m feedrank_feature_store`: extract feature tables, keep online features current."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from feedrank_core.runtime.logs import configure
+
+from feedrank_feature_store.settings import Settings
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+
+AsOf = Annotated[str, typer.Option(help="RFC 3339 instant; only what was accepted by then counts.")]
+
+
+def _instant(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r} is not an RFC 3339 instant", param_hint="--as-of"
+        ) from error
+    if moment.tzinfo is None:
+        raise typer.BadParameter(f"{text!r} has no time zone; add Z", param_hint="--as-of")
+    return moment.astimezone(UTC)
+
+
+@app.command()
+def catalogue(as_of: AsOf) -> None:
+    """Write catalogue.parquet: every item, and how it has fared."""
+    from feedrank_feature_store.app import extract_catalogue
+
+    configure("feature_store")
+    typer.echo(json.dumps({"items": extract_catalogue(Settings(), _instant(as_of))}))
+
+
+@app.command()
+def features(as_of: AsOf) -> None:
+    """Write the feature tables, apply and materialise them, rewrite what readers have seen."""
+    from feedrank_feature_store.app import extract_features
+
+    configure("feature_store")
+    typer.echo(json.dumps(extract_features(Settings(), _instant(as_of))))
+
+
+@app.command()
+def serve() -> None:
+    """Follow the bus and keep `seen:` current until told to stop."""
+    from feedrank_feature_store.app import follow
+
+    configure("feature_store")
+    follow(Settings())
+
+
+if __name__ == "__main__":
+    app()

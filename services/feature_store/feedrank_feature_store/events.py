@@ -1,0 +1,78 @@
+"""The lake's events as one log with what each adds to the counters, as Ibis expressions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ibis
+import ibis.expr.types as ir
+from feedrank_core.contracts.events import ENGAGEMENTS, InteractionType
+from feedrank_core.contracts.features import COUNTER_OF, Counter
+from feedrank_core.contracts.items import DWELL_THRESHOLD_S
+
+IMPRESSION = "impression"
+
+
+def event_log(impressions: ir.Table, interactions: ir.Table, items: ir.Table) -> ir.Table:
+    """One row an event: who, what, when, whether it engages, and a column a counter.
+
+    `category`, `creator_id` and `item_type` are those of the item as last published, null for
+    an item nobody published.
+    """
+    shown = _common(impressions, action=ibis.literal(IMPRESSION), dwell_s=_no_dwell())
+    done = _common(
+        interactions, action=interactions.event_type, dwell_s=interactions.dwell_s.cast("float64")
+    )
+    described = items.select("item_key", "item_type", "category", "creator_id")
+    log = shown.union(done).left_join(described, "item_key").drop("item_key_right")
+    log = log.mutate(engaged=_engaged(log), t=seconds_of(log.at))
+    return log.mutate(**{c.value: _increment(log, c) for c in Counter})
+
+
+def seconds_of(at: Any) -> Any:
+    """Unix seconds of an instant with its microseconds."""
+    return at.epoch_seconds().cast("float64") + at.microsecond().cast("float64") / 1e6
+
+
+def engagements(log: ir.Table) -> ir.Table:
+    """The engaged actions alone, by reader and time: what histories are made of."""
+    engaged = log.filter(log.engaged)
+    return engaged.select(
+        "user_id", "item_key", "item_id", "action", "at", "request_id", "event_id"
+    ).order_by("user_id", "at", "event_id")
+
+
+def _common(events: ir.Table, *, action: Any, dwell_s: Any) -> ir.Table:
+    return events.select(
+        "event_id",
+        "user_id",
+        "item_id",
+        "item_key",
+        "request_id",
+        at=events.accepted_at,
+        action=action.cast("string"),
+        dwell_s=dwell_s,
+    )
+
+
+def _no_dwell() -> Any:
+    return ibis.null("float64")
+
+
+def _engaged(log: ir.Table) -> Any:
+    threshold_s = ibis.cases(
+        *((log.item_type == kind.value, limit) for kind, limit in DWELL_THRESHOLD_S.items()),
+        else_=_no_dwell(),
+    )
+    long_view = (log.action == InteractionType.VIEW.value) & (log.dwell_s > threshold_s)
+    acted = log.action.isin(sorted(action.value for action in ENGAGEMENTS))
+    return acted | long_view.fill_null(False)
+
+
+def _increment(log: ir.Table, counter: Counter) -> Any:
+    if counter is Counter.DWELL_S:
+        return log.dwell_s.fill_null(0.0)
+    if counter is Counter.ENGAGEMENTS:
+        return log.engaged.cast("float64")
+    actions = {c: action.value for action, c in COUNTER_OF.items()}
+    return (log.action == actions.get(counter, IMPRESSION)).cast("float64")

@@ -1,0 +1,66 @@
+"""Writes the feature tables of one time from the lake, each replaced as a whole."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import ibis
+import ibis.expr.types as ir
+import structlog
+from feedrank_core.contracts.features import Table
+
+from feedrank_feature_store.batch_counters import states
+from feedrank_feature_store.catalogue import catalogue
+from feedrank_feature_store.events import engagements, event_log
+from feedrank_feature_store.readers import readers
+
+log = structlog.get_logger(__name__)
+
+ROW_GROUP = 100_000
+
+
+def write_catalogue(connection: Any, folder: Path, as_of: datetime) -> int:
+    """Write the catalogue of `as_of`; the number of its items. Blocks."""
+    backend, events = _events(connection)
+    expression = catalogue(events, backend.table("items"), as_of)
+    return _write(expression, folder / Table.CATALOGUE)
+
+
+def write_features(connection: Any, folder: Path, as_of: datetime) -> dict[Table, int]:
+    """Write readers, counters and engagements of `as_of`; the rows of each. Blocks."""
+    backend, events = _events(connection)
+    expressions = {
+        Table.ENGAGEMENTS: engagements(events),
+        Table.USERS: readers(events, backend.table("users"), as_of),
+        Table.USER_COUNTERS: states(events, "user_id"),
+        Table.ITEM_COUNTERS: states(events, "item_key"),
+    }
+    return {table: _write(e, folder / table) for table, e in expressions.items()}
+
+
+def _events(connection: Any) -> tuple[Any, ir.Table]:
+    """The log as a temporary table: read, joined and deduplicated once for all tables."""
+    backend = ibis.duckdb.from_connection(connection)
+    views = [backend.table(name) for name in ("impressions", "interactions", "items")]
+    return backend, backend.create_table(
+        "feedrank_event_log", event_log(*views), temp=True, overwrite=True
+    )
+
+
+def _write(expression: ir.Table, path: Path) -> int:
+    """Replace a Parquet file: a reader sees the old one or the new one. Returns its rows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    expression.to_parquet(unfinished, compression="zstd", row_group_size=ROW_GROUP)
+    unfinished.replace(path)
+    num_rows = _num_rows(path)
+    log.info("feature_table_written", table=path.name, num_rows=num_rows)
+    return num_rows
+
+
+def _num_rows(path: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return pq.read_metadata(path).num_rows
