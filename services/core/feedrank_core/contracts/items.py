@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
@@ -73,3 +74,23 @@ class Item(ClientItem):
     """An item as the bus and the lake hold it."""
 
     accepted_at: Timestamp
+
+
+WITHDRAWN = "withdrawn"
+"""Creator and category of a withdrawal: an inactive version that says nothing else of the item."""
+
+
+def withdrawal(item_id: str, at: datetime) -> Item:
+    """What `DELETE` publishes: it outlives compaction, so that whoever starts later knows.
+
+    Readers take only `active` from it and keep the rest of the version they had.
+    """
+    return Item(
+        item_id=item_id,
+        item_type=ItemType.POST,
+        creator_id=WITHDRAWN,
+        category=WITHDRAWN,
+        created_at=at,
+        active=False,
+        accepted_at=at,
+    )

@@ -1,0 +1,215 @@
+"""The lake: what the bus carried, kept in Delta tables, one a topic.
+
+Writers append; readers open a DuckDB connection with one view a topic. A row that came from the
+bus is in the lake exactly once: the append and the position it reaches are one commit.
+"""
+
+# pyarrow.compute builds its functions at import, where pyright does not see them.
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError
+
+from feedrank_core.contracts.topics import TOPICS
+from feedrank_core.runtime.lake_keys import UserKeys
+from feedrank_core.runtime.lake_schema import (
+    USER_KEYS,
+    USER_KEYS_SCHEMA,
+    contract_table,
+    has_user,
+    table_schema,
+)
+from feedrank_core.runtime.lake_views import VIEWS, view_sql
+
+_ATTEMPTS = 10
+_KEEP_OLD_FILES = timedelta(hours=24)
+"""Compaction removes what it replaced after this long: the longest that a reader may stream."""
+
+
+class LakeError(RuntimeError):
+    """The lake could not be read or written; nothing of the call was kept. Names the table."""
+
+
+class Lake:
+    """Delta tables below one folder. Not for use from two threads at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._tables: dict[str, DeltaTable] = {}
+        self._keys = UserKeys(root, self._open)
+
+    def append(
+        self,
+        topic: str,
+        rows: pa.Table | Sequence[Mapping[str, Any]],
+        *,
+        app_id: str | None = None,
+        offset: int | None = None,
+        positions: Mapping[int, int] | None = None,
+        writer: str = "lake_sink",
+    ) -> int:
+        """Keep contract rows (with `user_id`), all or none; how many were new.
+
+        With `app_id` and `offset` the call is kept only if `offset` is beyond the one last kept
+        for `app_id`. With `positions`, by partition the offset that follows the rows, rows that
+        a former call of `writer` kept are left out. Both hold against a second writer.
+
+        Raises: ValueError naming the column that does not fit, LakeError where the lake cannot
+        be written (a full disk, say).
+        """
+        if TOPICS.get(topic) is None:
+            raise ValueError(f"topic: {topic} is not in the registry of topics")
+        table = contract_table(topic, rows)
+        wanted = {partition_app_id(writer, topic, p): o for p, o in (positions or {}).items()}
+        if app_id is not None and offset is not None:
+            wanted[app_id] = offset
+        try:
+            return self._append(topic, table, wanted, positions is not None, writer)
+        except (OSError, DeltaError) as error:
+            raise LakeError(
+                f"lake table {self.root / topic} cannot be written, nothing of the batch was kept:"
+                f" {error}; free space or mend the folder's permissions"
+            ) from error
+
+    def transaction_offset(self, topic: str, app_id: str) -> int | None:
+        """The offset that `app_id` last committed with its rows, None before its first."""
+        table = self._open(topic)
+        return None if table is None else table.transaction_version(app_id)
+
+    def positions(self, topic: str, *, writer: str = "lake_sink") -> dict[int, int]:
+        """By partition of the topic, the first offset that is not in the lake."""
+        offsets = {
+            p: self.transaction_offset(topic, partition_app_id(writer, topic, p))
+            for p in range(TOPICS[topic].partitions)
+        }
+        return {p: o for p, o in offsets.items() if o is not None}
+
+    def connect(self, as_of: datetime | None = None) -> duckdb.DuckDBPyConnection:
+        """A connection with the views impressions, interactions, slates, items and users.
+
+        Readers and items as last published, events once each; with `as_of` (aware) only what
+        was accepted by then. The views read the tables as they are at this call.
+        """
+        if as_of is not None and as_of.tzinfo is None:
+            raise ValueError("as_of: has no time zone")
+        con = duckdb.connect()
+        moment = None if as_of is None else as_of.astimezone(UTC).isoformat()
+        self._register(con, USER_KEYS, USER_KEYS_SCHEMA)
+        for topic in VIEWS:
+            source = self._register(con, topic, table_schema(topic))
+            con.execute(f"CREATE VIEW {topic} AS {view_sql(topic, source, '_user_keys', moment)}")
+        return con
+
+    def compact(self) -> dict[str, int]:
+        """Join small files; by table, how many were replaced. Raises: LakeError."""
+        replaced: dict[str, int] = {}
+        for name in (*TOPICS, USER_KEYS):
+            table = self._open(name)
+            if table is None:
+                continue
+            try:
+                replaced[name] = int(table.optimize.compact()["numFilesRemoved"])
+                table.vacuum(
+                    retention_hours=int(_KEEP_OLD_FILES.total_seconds() // 3600),
+                    enforce_retention_duration=False,
+                    dry_run=False,
+                )
+            except (OSError, DeltaError) as error:
+                raise LakeError(
+                    f"lake table {self.root / name} cannot be compacted: {error}"
+                ) from error
+        return replaced
+
+    def _append(
+        self, topic: str, table: pa.Table, wanted: dict[str, int], by_row: bool, writer: str
+    ) -> int:
+        for _ in range(_ATTEMPTS):
+            target = self._open(topic)
+            if target is None:
+                path = self.root / topic
+                path.mkdir(parents=True, exist_ok=True)
+                DeltaTable.create(path, table_schema(topic), mode="ignore", partition_by=["date"])
+                continue
+            held = {a: target.transaction_version(a) for a in wanted}
+            ahead = {a: o for a, o in wanted.items() if held[a] is None or held[a] < o}
+            if wanted and not ahead:
+                return 0
+            new = _beyond(table, topic, held, writer) if by_row else table
+            if not new.num_rows and not ahead:
+                return 0
+            transactions = [Transaction(a, o) for a, o in ahead.items()]
+            try:
+                write_deltalake(
+                    target,
+                    self._with_user_keys(topic, new),
+                    mode="append",
+                    schema_mode="merge",
+                    commit_properties=CommitProperties(app_transactions=transactions),
+                )
+            except CommitFailedError:
+                continue
+            return new.num_rows
+        raise OSError(f"other writers committed {_ATTEMPTS} times in a row")
+
+    def _with_user_keys(self, topic: str, table: pa.Table) -> pa.Table:
+        if not has_user(topic):
+            return table
+        keys = self._keys.resolve(table.column("user_id"))
+        index = table.schema.get_field_index("user_id")
+        return table.set_column(index, pa.field("user_key", pa.int64()), keys)
+
+    def _open(self, name: str) -> DeltaTable | None:
+        """The table as it is now, None where nobody wrote it yet."""
+        known = self._tables.get(name)
+        if known is not None:
+            known.update_incremental()
+            return known
+        path = self.root / name
+        if not DeltaTable.is_deltatable(str(path)):
+            return None
+        return self._tables.setdefault(name, DeltaTable(path))
+
+    def _register(self, con: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema) -> str:
+        """Register a table as `_<name>`, with the columns of its schema that it lacks as null."""
+        registered = f"_{name}"
+        table = self._open(name)
+        if table is None:
+            con.register(registered, schema.empty_table())
+            return registered
+        dataset = DeltaTable(self.root / name).to_pyarrow_dataset()
+        if set(schema.names) <= set(dataset.schema.names):
+            con.register(registered, dataset)
+            return registered
+        con.register(f"{registered}_old", dataset)
+        con.register(f"{registered}_empty", schema.empty_table())
+        con.execute(
+            f"CREATE VIEW {registered} AS SELECT * FROM {registered}_old"
+            f" UNION ALL BY NAME SELECT * FROM {registered}_empty"
+        )
+        return registered
+
+
+def partition_app_id(writer: str, topic: str, partition: int) -> str:
+    """The Delta application transaction under which a writer keeps a partition's position."""
+    return f"{writer}/{topic}/{partition}"
+
+
+def _beyond(table: pa.Table, topic: str, held: Mapping[str, int | None], writer: str) -> pa.Table:
+    """The rows that no former commit of the writer holds."""
+    new = None
+    for partition in pc.unique(table.column("topic_partition")).to_pylist():
+        here = pc.equal(table.column("topic_partition"), partition)
+        start = held.get(partition_app_id(writer, topic, partition)) or 0
+        kept = pc.and_(here, pc.greater_equal(table.column("topic_offset"), start))
+        new = kept if new is None else pc.or_(new, kept)
+    return table if new is None else table.filter(new)

@@ -1,0 +1,82 @@
+"""The SQL of the lake's views: what a reader of the lake sees, as of an instant.
+
+Every view has its columns even where its table was never written, so that a query needs no
+special case on the first day.
+"""
+
+from __future__ import annotations
+
+from feedrank_core.contracts.items import WITHDRAWN
+from feedrank_core.contracts.topics import TOPICS
+from feedrank_core.runtime.lake_schema import has_user, instant_column, table_schema
+
+EVENT_KEYS = {"impressions": "event_id", "interactions": "event_id", "slates": "request_id"}
+VERSION_KEYS = {"items": "item_id", "users": "user_id"}
+VIEWS = (*EVENT_KEYS, *VERSION_KEYS)
+
+
+def view_sql(topic: str, source: str, keys: str, as_of: str | None) -> str:
+    """The SELECT of a topic's view over its registered table and that of the user keys.
+
+    `as_of` is an ISO instant in UTC; rows from after it are not seen.
+    """
+    rows = _rows(topic, source, keys, as_of)
+    if topic in EVENT_KEYS:
+        return _first_of_each(rows, EVENT_KEYS[topic])
+    if topic == "items":
+        return _items(rows)
+    if topic in VERSION_KEYS:
+        return _last_of_each(rows, VERSION_KEYS[topic])
+    return f"SELECT * FROM ({rows})"
+
+
+def _rows(topic: str, source: str, keys: str, as_of: str | None) -> str:
+    """Rows in the contract's columns; those of an erased reader find no key and are gone."""
+    columns = [f.name for f in table_schema(topic) if f.name != "date"]
+    select = ", ".join("k.user_id" if c == "user_key" else f"t.{c}" for c in columns)
+    join = f" JOIN {keys} k ON k.user_key = t.user_key" if has_user(topic) else ""
+    limit = ""
+    if as_of is not None:
+        moment = f"TIMESTAMPTZ '{as_of}'"
+        limit = f" WHERE t.{instant_column(topic)} <= {moment} AND t.date <= DATE '{as_of[:10]}'"
+    return f"SELECT {select} FROM {source} t{join}{limit}"
+
+
+def _first_of_each(rows: str, key: str) -> str:
+    """Deduplicated: a client that sends an event again does not act twice.
+
+    Ids are grouped by hash first, so that only repeated ones are sorted: the window over all
+    columns of every row would hold the whole table.
+    """
+    return f"""
+        WITH rows AS NOT MATERIALIZED ({rows}),
+        repeated AS (SELECT hash({key}) AS h FROM rows GROUP BY 1 HAVING count(*) > 1)
+        SELECT * FROM rows WHERE hash({key}) NOT IN (SELECT h FROM repeated)
+        UNION ALL
+        SELECT * FROM (
+            SELECT * FROM rows WHERE hash({key}) IN (SELECT h FROM repeated)
+            QUALIFY row_number() OVER (
+                PARTITION BY {key} ORDER BY accepted_at, topic_partition, topic_offset) = 1)
+    """
+
+
+def _last_of_each(rows: str, key: str) -> str:
+    return f"""
+        SELECT * FROM ({rows}) QUALIFY row_number() OVER (
+            PARTITION BY {key} ORDER BY accepted_at DESC, topic_offset DESC) = 1
+    """
+
+
+def _items(rows: str) -> str:
+    """Each item as last published; a withdrawal changes nothing of it but `active`."""
+    published = f"SELECT * FROM ({rows}) WHERE creator_id <> '{WITHDRAWN}'"
+    return f"""
+        SELECT p.* REPLACE (p.active AND l.active AS active)
+        FROM ({_last_of_each(published, "item_id")}) p
+        JOIN ({
+        _last_of_each(f"SELECT item_id, active, accepted_at, topic_offset FROM ({rows})", "item_id")
+    }) l USING (item_id)
+    """
+
+
+assert set(VIEWS) <= set(TOPICS)
