@@ -12,6 +12,7 @@ from feedrank_cli.bench_command import bench
 from feedrank_cli.daily import daily
 from feedrank_cli.down import down
 from feedrank_cli.errors import CommandError
+from feedrank_cli.import_command import import_data
 from feedrank_cli.logs import logs
 from feedrank_cli.status import status
 from feedrank_cli.up import up
@@ -39,6 +40,8 @@ app = Application(
 )
 for command in (up, down, status, logs, daily, bench):
     app.command()(command)
+
+app.command("import")(import_data)
 
 if __name__ == "__main__":
     app()

@@ -41,7 +41,7 @@ def bench(
 
     Exit code 0: every bound is met; 1: one is not; 2: it could not run.
 
-    Examples:
+    For example:
 
         feedrank bench --list
 

@@ -36,7 +36,7 @@ def daily(
     Needs `feedrank up`. The first step that fails ends the run with its last lines; nothing is
     published then, and `--run` continues where it stopped.
 
-    Examples:
+    For example:
 
         feedrank daily
 

@@ -13,7 +13,7 @@ def down() -> None:
 
     Also those left by a supervisor that was killed. Data stays.
 
-    Examples:
+    For example:
         feedrank down
 
         FEEDRANK_HOME=/tmp/other feedrank down

@@ -21,7 +21,7 @@ def logs(
 ) -> None:
     """Print the last lines of the services' logs.
 
-    Examples:
+    For example:
         feedrank logs
 
         feedrank logs gateway --lines 100 --follow

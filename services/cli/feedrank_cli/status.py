@@ -19,7 +19,7 @@ def status(
 ) -> None:
     """Show each process and whether it can do its work; exit 1 when one cannot.
 
-    Examples:
+    For example:
         feedrank status
 
         feedrank status --json

@@ -66,7 +66,7 @@ def up(
     FEEDRANK_INGESTION_PORT, FEEDRANK_FEATURE_STORE_PORT, FEEDRANK_LAKE_SINK_PORT,
     FEEDRANK_BUS_URL and FEEDRANK_CACHE_URL; the home by FEEDRANK_HOME.
 
-    Examples:
+    For example:
         feedrank up
 
         FEEDRANK_HOME=/tmp/other FEEDRANK_GATEWAY_PORT=9080 feedrank up --foreground

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import psutil
+from feedrank_core.runtime.home import Home
 
 from feedrank_cli.bench.report import BenchCannotRun, Report
-from feedrank_core.runtime.home import Home
 
 NAME = "demo"
 HELP = "seconds and peak memory of `feedrank demo --once` (bounds: 180 s, 6 GB)"
