@@ -1,0 +1,89 @@
+"""The item tower: what an item is and who liked it, as one vector.
+
+N items, D = EMBEDDING_DIM, T tags, L n-grams. Inputs as in `features.encoding`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from feedrank_core.contracts.bundle import EMBEDDING_DIM
+from feedrank_core.contracts.items import IMAGE_VECTOR_DIM, TEXT_VECTOR_DIM
+from feedrank_core.features.encoding import FeatureSchema
+
+FIELD_DIM = 16
+TEXT_DIM = 32
+HIDDEN_DIM = 128
+ID_DROPOUT = 0.1
+"""Share of items shown without their id in training, so that content alone must do (DropoutNet,
+Volkovs et al. 2017)."""
+
+
+def table(num_rows: int, dim: int, *, padding: int | None = 0) -> nn.Embedding:
+    """An embedding table that starts small, so that unseen rows say little."""
+    embedding = nn.Embedding(num_rows, dim, padding_idx=padding)
+    nn.init.normal_(embedding.weight, std=0.05)
+    if padding is not None:
+        with torch.no_grad():
+            embedding.weight[padding].zero_()
+    return embedding
+
+
+def mean_of_bag(embedding: nn.Embedding, ids: Tensor) -> Tensor:
+    """Mean over the ids that are not padding; zero for an empty bag. Shapes: (N, L) to (N, D)."""
+    count_N1 = (ids != 0).sum(dim=1, keepdim=True).clamp(min=1)
+    return embedding(ids).sum(dim=1) / count_N1
+
+
+class ItemTower(nn.Module):
+    """Content through an MLP, plus the id's embedding past it.
+
+    The id goes round the MLP as a residual: what is learned of an item from its readers is not
+    squeezed through the layers that serve items nobody has read.
+    """
+
+    def __init__(self, schema: FeatureSchema, *, id_dropout: float = ID_DROPOUT) -> None:
+        super().__init__()
+        self.id_dropout = id_dropout
+        self.ids = table(schema.num_id_buckets, EMBEDDING_DIM, padding=None)
+        self.types = table(len(schema.item_types) + 2, FIELD_DIM)
+        self.categories = table(len(schema.categories) + 2, FIELD_DIM)
+        self.languages = table(len(schema.languages) + 2, FIELD_DIM)
+        self.creators = table(schema.num_creator_buckets, FIELD_DIM)
+        self.tags = table(schema.num_tag_buckets, FIELD_DIM)
+        self.text = table(schema.num_text_buckets, TEXT_DIM)
+        width = 5 * FIELD_DIM + TEXT_DIM + TEXT_VECTOR_DIM + IMAGE_VECTOR_DIM + 3
+        self.content = nn.Sequential(
+            nn.Linear(width, HIDDEN_DIM), nn.GELU(), nn.Linear(HIDDEN_DIM, EMBEDDING_DIM)
+        )
+
+    def forward(
+        self,
+        id_buckets: Tensor,
+        id_weight: Tensor,
+        categorical: Tensor,
+        tags: Tensor,
+        text: Tensor,
+        text_vector: Tensor,
+        image_vector: Tensor,
+        vector_mask: Tensor,
+        dense: Tensor,
+    ) -> Tensor:
+        """The vectors. Shapes: (N, D)."""
+        if self.training and self.id_dropout > 0:
+            id_weight = id_weight * (torch.rand_like(id_weight) >= self.id_dropout)
+        id_ND = self.ids(id_buckets).sum(dim=1) * id_weight
+        fields = [
+            self.types(categorical[:, 0]),
+            self.categories(categorical[:, 1]),
+            self.languages(categorical[:, 2]),
+            self.creators(categorical[:, 3]),
+            mean_of_bag(self.tags, tags),
+            mean_of_bag(self.text, text),
+            text_vector * vector_mask[:, :1],
+            image_vector * vector_mask[:, 1:],
+            vector_mask,
+            dense,
+        ]
+        return id_ND + self.content(torch.cat(fields, dim=1))

@@ -1,0 +1,101 @@
+"""The user tower: a reader's last actions and profile as one vector; no table of user ids.
+
+B readers, L = HISTORY_LENGTH actions, H queries, D = EMBEDDING_DIM, F dense features.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from feedrank_core.contracts.bundle import EMBEDDING_DIM
+from feedrank_core.features.encoding import FeatureSchema
+from feedrank_core.models.item_tower import FIELD_DIM, HIDDEN_DIM, mean_of_bag, table
+
+NUM_QUERIES = 4
+NUM_AGE_BUCKETS = 32
+AGE_BUCKETS_PER_E_FOLD = 2.0
+"""Ages from a second to a year in steps of a factor e^(1/2): log(3e7) * 2 is 34."""
+MASKED = -1e4
+
+
+class UserTower(nn.Module):
+    """Queries made of the profile and of the last action read the history by attention.
+
+    The newest and the mean history vector reach the output directly, so that the tower starts as
+    an item-to-item recommender and learns from there.
+    """
+
+    def __init__(self, schema: FeatureSchema, *, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.actions = table(len(schema.actions) + 2, EMBEDDING_DIM)
+        self.ages = table(NUM_AGE_BUCKETS, EMBEDDING_DIM, padding=None)
+        self.places = table(64, EMBEDDING_DIM, padding=None)
+        self.countries = table(len(schema.countries) + 2, FIELD_DIM)
+        self.age_bands = table(len(schema.age_bands) + 2, FIELD_DIM)
+        self.platforms = table(len(schema.platforms) + 2, FIELD_DIM)
+        self.interests = table(schema.num_tag_buckets, FIELD_DIM)
+        num_dense = max(1, len(schema.user_dense))
+        self.dense_norm = nn.LayerNorm(num_dense) if num_dense > 1 else nn.Identity()
+        width = 4 * FIELD_DIM + num_dense
+        self.norm = nn.LayerNorm(EMBEDDING_DIM)
+        self.query = nn.Linear(width + EMBEDDING_DIM, NUM_QUERIES * EMBEDDING_DIM)
+        self.keys = nn.Linear(EMBEDDING_DIM, EMBEDDING_DIM)
+        self.values = nn.Linear(EMBEDDING_DIM, EMBEDDING_DIM)
+        self.dropout = nn.Dropout(dropout)
+        self.mix = nn.Sequential(
+            nn.Linear(width + (NUM_QUERIES + 2) * EMBEDDING_DIM, HIDDEN_DIM),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(HIDDEN_DIM, EMBEDDING_DIM),
+        )
+        self.residual = nn.Linear(EMBEDDING_DIM, EMBEDDING_DIM, bias=False)
+
+    def forward(
+        self,
+        history_vectors: Tensor,
+        history_actions: Tensor,
+        history_ages_s: Tensor,
+        history_mask: Tensor,
+        profile: Tensor,
+        interests: Tensor,
+        dense: Tensor,
+    ) -> Tensor:
+        """The vectors. Shapes: (B, D)."""
+        profile_BW = torch.cat(
+            [
+                self.countries(profile[:, 0]),
+                self.age_bands(profile[:, 1]),
+                self.platforms(profile[:, 2]),
+                mean_of_bag(self.interests, interests),
+                self.dense_norm(dense),
+            ],
+            dim=1,
+        )
+        mask_BL1 = history_mask.unsqueeze(2)
+        age_BL = (torch.log1p(history_ages_s) * AGE_BUCKETS_PER_E_FOLD).long()
+        # Counted from the newest, so that a place means the same whatever came before it.
+        place_BL = history_mask.flip(1).cumsum(1).flip(1).long().clamp(max=63)
+        event_BLD = self.norm(
+            history_vectors
+            + self.actions(history_actions)
+            + self.ages(age_BL.clamp(max=NUM_AGE_BUCKETS - 1))
+            + self.places(place_BL)
+        )
+        newest_BL1 = (place_BL == 1).to(mask_BL1.dtype).unsqueeze(2) * mask_BL1
+        newest_BD = (event_BLD * newest_BL1).sum(dim=1)
+        mean_BD = (event_BLD * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1).clamp(min=1)
+        read_BW = self.attend(event_BLD, mask_BL1, torch.cat([profile_BW, newest_BD], dim=1))
+        mixed_BD = self.mix(torch.cat([profile_BW, read_BW, newest_BD, mean_BD], dim=1))
+        return mixed_BD + self.residual(mean_BD)
+
+    def attend(self, event_BLD: Tensor, mask_BL1: Tensor, query_BW: Tensor) -> Tensor:
+        """What each query reads of the history. Shapes: (B, H * D)."""
+        query_BHD = self.query(query_BW).view(-1, NUM_QUERIES, EMBEDDING_DIM)
+        score_BHL = query_BHD @ self.keys(event_BLD).transpose(1, 2) / math.sqrt(EMBEDDING_DIM)
+        score_BHL = score_BHL + (1 - mask_BL1.transpose(1, 2)) * MASKED
+        # An empty history leaves a uniform softmax over padding: the mask on values empties it.
+        value_BLD = self.values(self.dropout(event_BLD)) * mask_BL1
+        return (torch.softmax(score_BHL, dim=2) @ value_BLD).flatten(1)
