@@ -10,10 +10,13 @@ from rich.console import Console
 
 from feedrank_cli.bench_command import bench
 from feedrank_cli.daily import daily
+from feedrank_cli.demo import demo
 from feedrank_cli.down import down
 from feedrank_cli.errors import CommandError
+from feedrank_cli.feed import feed
 from feedrank_cli.import_command import import_data
 from feedrank_cli.logs import logs
+from feedrank_cli.simulate import simulate
 from feedrank_cli.status import status
 from feedrank_cli.up import up
 
@@ -38,10 +41,10 @@ app = Application(
     pretty_exceptions_enable=False,
     help="Feedrank: events in, personal feeds out, on one machine.",
 )
-for command in (up, down, status, logs, daily, bench):
+for command in (up, down, status, logs, demo, daily, feed, bench):
     app.command()(command)
-
 app.command("import")(import_data)
+app.add_typer(simulate, name="simulate")
 
 if __name__ == "__main__":
     app()

@@ -22,7 +22,7 @@ def bring(path: Path, landing: Landing) -> None:
     if not there:
         raise CommandError(
             f"{folder} holds none of {', '.join(f.name for f in files.values())}.",
-            "`feedrank simulate --out DIR` writes such a folder.",
+            "`feedrank simulate bulk --out DIR` writes such a folder.",
             code=2,
         )
     for topic, file in there.items():
