@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 TORCH_BACKEND ?=
 BIN := .venv/bin
 PACKAGES := core ingestion feature_store trainer batch_ranker gateway simulator cli
-EDITABLE := $(foreach p,$(PACKAGES),-e services/$(p))
+EDITABLE := $(foreach p,$(PACKAGES),-e services/$(p)) -e feature_repo
 
 .PHONY: help setup demo test lint format bench
 help: ## this list
@@ -12,7 +12,7 @@ help: ## this list
 
 setup: .venv/ready ## the virtual environment, with everything pinned by constraints.txt
 
-.venv/ready: constraints.txt pyproject.toml $(foreach p,$(PACKAGES),services/$(p)/pyproject.toml)
+.venv/ready: constraints.txt pyproject.toml feature_repo/pyproject.toml $(foreach p,$(PACKAGES),services/$(p)/pyproject.toml)
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt \

@@ -30,7 +30,18 @@ def extract_features(settings: Settings, as_of: datetime) -> dict[str, int]:
     with Lake(settings.place.lake).connect(as_of) as connection:
         rows = write_features(connection, settings.place.features, as_of)
     counts = {table.name.lower(): num_rows for table, num_rows in rows.items()}
+    put_online(settings, as_of)
     with sync_client(settings.cache_url) as cache:
         users = settings.place.features / Table.USERS
         counts["seen"] = SeenWriter(cache).rewrite(users)
     return counts
+
+
+def put_online(settings: Settings, as_of: datetime) -> None:
+    """Register the definitions and materialise readers as of then. Blocks, mostly on Feast."""
+    from feature_repo.store import apply, materialise, open_store
+
+    store = open_store(settings.place.root, settings.cache_url)
+    apply(store)
+    materialise(store, as_of)
+    log.info("features_online", as_of=as_of.isoformat())

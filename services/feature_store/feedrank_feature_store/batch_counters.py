@@ -34,7 +34,8 @@ def snapshot(log: ir.Table, entity: str, as_of: datetime) -> ir.Table:
 def states(log: ir.Table, entity: str) -> ir.Table:
     """The counters of each entity after each instant at which something happened to it.
 
-    Columns: the entity, `event_timestamp`, and each of COUNTER_COLUMNS.
+    Columns: the entity, `event_timestamp`, the same as `counted_at` (the timestamp does not
+    come back from Feast), and each of COUNTER_COLUMNS.
     """
     moved = log.group_by(entity, "at", "t").agg(**{c.value: log[c.value].sum() for c in Counter})
     running = moved.mutate(**_totals(moved, entity))
@@ -42,7 +43,12 @@ def states(log: ir.Table, entity: str) -> ir.Table:
         if half_life is not HalfLife.FOREVER:
             running = _with_decayed(running, entity, half_life)
     names = [column(c, h) for c in Counter for h in HalfLife]
-    return running.select(entity, event_timestamp=running.at, **{n: running[n] for n in names})
+    return running.select(
+        entity,
+        event_timestamp=running.at,
+        counted_at=running.at,
+        **{name: running[name] for name in names},
+    )
 
 
 def _totals(moved: ir.Table, entity: str) -> Amounts:

@@ -36,7 +36,7 @@ def readers(log: ir.Table, users: ir.Table, as_of: datetime) -> ir.Table:
         users.select("user_id", "country", "age_band", "platform", "interests", "accepted_at"),
         snapshot(log, "user_id", as_of),
         _affinity(log, "category", as_of),
-        _affinity(log, "creator_id", as_of, name="creator_affinity"),
+        _affinity(log, "creator_id", as_of),
         _histories(log),
         _seen(log),
     ]
@@ -58,7 +58,8 @@ def _defaults(joined: ir.Table) -> dict[str, Any]:
     text = {name: joined[name].fill_null(UNKNOWN) for name in ("country", "age_band", "platform")}
     counts = {name: joined[name].fill_null(0.0) for name in COUNTER_COLUMNS}
     lists = ("interests", "category_affinity", "creator_affinity", "hist_item_key")
-    lists += ("hist_action", "hist_at", "seen")
+    lists += ("hist_action", "hist_at", "seen", "top_categories", "top_category_shares")
+    lists += ("top_creators", "top_creator_shares")
     empty = {
         name: ibis.coalesce(joined[name], ibis.literal([], type=joined[name].type()))
         for name in lists
@@ -74,8 +75,14 @@ def _rate(filled: ir.Table, counter: Counter) -> Any:
     return smoothed_rate(count, exposures, mean)
 
 
-def _affinity(log: ir.Table, of: str, as_of: datetime, name: str | None = None) -> ir.Table:
-    """The reader's share of engagements, decayed by the month, by `of`: the largest few."""
+_AFFINITY_NAMES = {"category": ("category", "categories"), "creator_id": ("creator", "creators")}
+
+
+def _affinity(log: ir.Table, of: str, as_of: datetime) -> ir.Table:
+    """The reader's share of engagements, decayed by the month, by `of`: the largest few.
+
+    As pairs, and as two parallel lists because Feast has no lists of pairs.
+    """
     engaged = log.filter(log.engaged, log[of].notnull())
     age_s = ibis.literal(as_of.timestamp()) - engaged.t
     weight = ibis.literal(2.0) ** (-age_s / HALF_LIVES_S[HalfLife.MONTH])
@@ -86,10 +93,15 @@ def _affinity(log: ir.Table, of: str, as_of: datetime, name: str | None = None) 
     share = ibis.ifelse(share.isnan(), 0.0, share)
     ranked = by_value.mutate(share=share, rank=ibis.row_number().over(largest))
     top = ranked.filter(ranked["rank"] < AFFINITY_LENGTH)
-    member = "category" if name is None else "creator_id"
-    pair = ibis.struct({member: top.key, "value": top.share})
+    member, plural = _AFFINITY_NAMES[of]
+    pair = ibis.struct({of: top.key, "value": top.share})
+    by_rank = top["rank"]
     return top.group_by("user_id").agg(
-        **{name or f"{of}_affinity": pair.collect(order_by=top["rank"])}
+        **{
+            f"{member}_affinity": pair.collect(order_by=by_rank),
+            f"top_{plural}": top.key.collect(order_by=by_rank),
+            f"top_{member}_shares": top.share.collect(order_by=by_rank),
+        }
     )
 
 
