@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from feedrank_core.contracts.api import MAX_FEED_LIMIT
 from feedrank_core.contracts.events import Surface
-from feedrank_core.contracts.ids import MAX_ID_LENGTH, PRINTABLE, ExternalId
+from feedrank_core.contracts.ids import MAX_ID_LENGTH, ExternalId
 from pydantic import TypeAdapter, ValidationError
 
 from feedrank_gateway.cursor import CursorCodec
@@ -23,13 +23,8 @@ PARAMETERS = [
         "name": "user_id",
         "in": "path",
         "required": True,
-        "description": "Any reader, known or not.",
-        "schema": {
-            "type": "string",
-            "minLength": 1,
-            "maxLength": MAX_ID_LENGTH,
-            "pattern": PRINTABLE,
-        },
+        "description": "Any reader, known or not: printable characters.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": MAX_ID_LENGTH},
     },
     {
         "name": "limit",
