@@ -49,7 +49,7 @@ def serve(app: FastAPI | str, host: str, port: int, workers: int = 1) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="feedrank-metrics-") as folder:
         os.environ[MULTIPROCESS_VARIABLE] = folder
-        Multiprocess(config, target=uvicorn.Server(config).run, sockets=[listener]).run()
+        Multiprocess(config, sockets=[listener]).run()
 
 
 def start_probe_server(

@@ -1,0 +1,187 @@
+"""The bus on Redis Streams: one stream a partition, one leased reader, a stored position.
+
+For one machine without Java. The server must be durable (`valkey_command(Role.BUS, ...)`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, cast
+
+import redis
+
+from feedrank_core.contracts.topics import Topic
+from feedrank_core.runtime import bus_redis_scripts as scripts
+from feedrank_core.runtime.bus import Outgoing, Record, partition_of
+from feedrank_core.runtime.bus_redis_consumer import RedisConsumer
+from feedrank_core.runtime.bus_redis_streams import (
+    connect,
+    entry_id,
+    offset_of,
+    snapshot,
+    tail,
+    to_record,
+    translated,
+)
+
+LEASE_S = 15.0
+CHUNK_RECORDS = 1000
+"""Records a script call: keeps the server's other clients waiting for about 2 ms at most."""
+LAKE_SINK_GROUP = "lake_sink"
+
+
+class RedisPublisher:
+    """Publishes by one script call a chunk, answered when the server holds all of it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._client = connect(url)
+        self._publish = self._client.register_script(scripts.PUBLISH)
+
+    def publish(self, topic: Topic, records: Sequence[Outgoing]) -> None:
+        """Hold every record, in the order given per key. Raises: BusUnavailableError."""
+        partitions = range(topic.partitions)
+        keys = [
+            scripts.latest_key(topic.name),
+            *(scripts.stream_key(topic.name, p) for p in partitions),
+            *(scripts.next_key(topic.name, p) for p in partitions),
+        ]
+        for start in range(0, len(records), CHUNK_RECORDS):
+            args: list[Any] = [topic.partitions, int(topic.compacted)]
+            for record in records[start : start + CHUNK_RECORDS]:
+                value = b"0" if record.value is None else b"1" + record.value
+                args += (partition_of(record.key, topic.partitions), record.key, value)
+            with translated(self._url):
+                self._publish(keys=keys, args=args)
+
+    def close(self) -> None:
+        """Release the connections."""
+        self._client.close()
+
+
+class RedisBus:
+    """A bus on one durable Redis or Valkey server. Units: `lease_s` in seconds.
+
+    A reader that does not poll for `lease_s` loses its partitions to the others of its group.
+    """
+
+    def __init__(self, url: str, *, lease_s: float = LEASE_S) -> None:
+        self._url = url
+        self._lease_s = lease_s
+        self._client = connect(url)
+
+    def create_topics(self) -> None:
+        """Streams begin with their first record, so only the server must be there."""
+        self.ping()
+
+    def publisher(self) -> RedisPublisher:
+        """A publisher with connections of its own."""
+        return RedisPublisher(self._url)
+
+    @contextmanager
+    def consumer(
+        self, topics: Sequence[Topic], *, group: str, member: str
+    ) -> Iterator[RedisConsumer]:
+        """A member of `group`, closed on leaving."""
+        consumer = RedisConsumer(
+            connect(self._url),
+            self.publisher(),
+            topics,
+            group=group,
+            member=member,
+            lease_s=self._lease_s,
+            url=self._url,
+        )
+        try:
+            yield consumer
+        finally:
+            consumer.close()
+
+    def broadcast(
+        self, topic: Topic, *, offsets: Mapping[int, int] | None = None
+    ) -> Iterator[Record | None]:
+        """Every record from `offsets` on; of a compacted topic else the last of each key first.
+
+        Offsets that were trimmed away already count as none. Raises: BusUnavailableError.
+        """
+        client = connect(self._url)
+        try:
+            with translated(self._url):
+                position = {p: (offsets or {}).get(p, 0) for p in range(topic.partitions)}
+                known: dict[str, int] = {}
+                if topic.compacted and (not offsets or self._is_trimmed(client, topic, position)):
+                    position = self.end_offsets(topic)
+                    for record in snapshot(client, topic):
+                        if record.offset >= position[record.partition]:
+                            known[record.key] = record.offset
+                        yield record
+                for record in tail(client, topic, position):
+                    # The snapshot may hold a later record of the key than the tail brings here.
+                    if record is None or known.get(record.key, -1) < record.offset:
+                        yield record
+        finally:
+            client.close()
+
+    def end_offsets(self, topic: Topic) -> dict[int, int]:
+        """By partition, the offset that the next record will get."""
+        keys = [scripts.next_key(topic.name, p) for p in range(topic.partitions)]
+        with translated(self._url):
+            return {p: int(n or 0) for p, n in enumerate(cast(list, self._client.mget(keys)))}
+
+    def committed(self, topic: Topic, *, group: str) -> dict[int, int]:
+        """By partition, the offset of the first record that `group` has not committed."""
+        with translated(self._url):
+            stored = cast(dict, self._client.hgetall(scripts.position_key(group, topic.name)))
+        return {p: int(stored.get(b"%d" % p, 0)) for p in range(topic.partitions)}
+
+    def ping(self) -> None:
+        """Raises: BusUnavailableError when the server does not answer."""
+        with translated(self._url):
+            self._client.ping()
+
+    def trim(self, topic: Topic, *, now: datetime, behind_group: str = LAKE_SINK_GROUP) -> int:
+        """Drop records past the topic's retention that `behind_group` has committed.
+
+        Returns how many went. The newest record of a partition stays.
+        """
+        cutoff = now - topic.retention
+        committed = self.committed(topic, group=behind_group)
+        with translated(self._url):
+            return sum(
+                cast(
+                    int,
+                    self._client.xtrim(
+                        scripts.stream_key(topic.name, p),
+                        minid=entry_id(self._first_kept(topic, p, end, cutoff)),
+                        approximate=False,
+                    ),
+                )
+                for p, end in committed.items()
+                if end > 0
+            )
+
+    def close(self) -> None:
+        """Release the bus's own connections."""
+        self._client.close()
+
+    def _first_kept(self, topic: Topic, partition: int, end: int, cutoff: datetime) -> int:
+        key = scripts.stream_key(topic.name, partition)
+        low, high = 0, end
+        while low < high:
+            middle = (low + high) // 2
+            page = cast(list, self._client.xrange(key, min=entry_id(middle), count=1))
+            if page and to_record(topic.name, partition, *page[0]).published_at >= cutoff:
+                high = middle
+            else:
+                low = middle + 1
+        return min(low, end)
+
+    @staticmethod
+    def _is_trimmed(client: redis.Redis, topic: Topic, position: Mapping[int, int]) -> bool:
+        for p, offset in position.items():
+            first = cast(list, client.xrange(scripts.stream_key(topic.name, p), count=1))
+            if first and offset_of(first[0][0]) > offset:
+                return True
+        return False

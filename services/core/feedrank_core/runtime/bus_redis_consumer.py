@@ -1,0 +1,195 @@
+"""A member of a group on the Redis bus: leases partitions, reads them, commits prefixes."""
+
+from __future__ import annotations
+
+import base64
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import redis
+
+from feedrank_core.contracts.dead_letters import DeadLetter
+from feedrank_core.contracts.topics import Topic, with_dead_letters
+from feedrank_core.runtime import bus_redis_scripts as scripts
+from feedrank_core.runtime.bus import LeaseLostError, Outgoing, Publisher, Record
+from feedrank_core.runtime.bus_redis_streams import BLOCK_MS, read_streams, translated
+
+WITHOUT_PARTITION_S = 0.1
+"""How long a member that holds nothing waits before it asks for its share again."""
+MIN_READ = 16
+RENEWALS_A_LEASE = 10
+
+Held = tuple[str, int]
+
+
+class RedisConsumer:
+    """Reads as one member of a group; see the port for what it guarantees."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        publisher: Publisher,
+        topics: Sequence[Topic],
+        *,
+        group: str,
+        member: str,
+        lease_s: float,
+        url: str,
+    ) -> None:
+        self._client = client
+        self._publisher = publisher
+        self._topics = {t.name: t for t in topics}
+        self._group = group
+        self._member = member
+        # Two processes that are given the same name must not share a lease.
+        self._token = f"{member}:{uuid.uuid4().hex}"
+        self._lease_s = lease_s
+        self._url = url
+        self._share = client.register_script(scripts.SHARE)
+        self._commit = client.register_script(scripts.COMMIT)
+        self._leave = client.register_script(scripts.LEAVE)
+        self._following: dict[Held, int] = {}
+        self._sought: dict[Held, int] = {}
+        self._renewed_at = float("-inf")
+        self._turn = 0
+
+    def poll(self, *, max_records: int, timeout_s: float) -> list[Record]:
+        """Up to `max_records` new records of the partitions held. Raises: BusUnavailableError."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            with translated(self._url):
+                self._renew()
+                remaining_s = max(0.0, deadline - time.monotonic())
+                records = self._read(max_records, remaining_s) if self._following else []
+            if records or time.monotonic() >= deadline:
+                return records
+            if not self._following:
+                time.sleep(min(WITHOUT_PARTITION_S, max(0.0, deadline - time.monotonic())))
+
+    def commit(self, records: Sequence[Record]) -> None:
+        """Store the position behind these records. Raises: LeaseLostError, BusUnavailableError."""
+        following: dict[str, dict[int, int]] = {}
+        for record in records:
+            of_topic = following.setdefault(record.topic, {})
+            offset = max(of_topic.get(record.partition, 0), record.offset + 1)
+            of_topic[record.partition] = offset
+        for topic, offsets in following.items():
+            keys = [
+                scripts.position_key(self._group, topic),
+                *(scripts.lease_key(self._group, topic, p) for p in offsets),
+            ]
+            args: list[Any] = [self._token, *(n for pair in offsets.items() for n in pair)]
+            with translated(self._url):
+                lost = cast(list, self._commit(keys=keys, args=args))
+            if lost:
+                for partition in lost:
+                    self._following.pop((topic, partition), None)
+                self._renewed_at = float("-inf")
+                raise LeaseLostError(
+                    f"{self._member} of {self._group} no longer reads {topic}/{sorted(lost)}"
+                )
+
+    def dead_letter(self, record: Record, reason: str) -> None:
+        """Publish the record to its topic's `-dlq` twin."""
+        twin = with_dead_letters()[self._topics[record.topic].dlq]
+        letter = dead_letter_of(record, reason, self._group, datetime.now(UTC))
+        self._publisher.publish(twin, [Outgoing(record.topic, letter)])
+
+    def seek(self, partition: int, offset: int, *, topic: str) -> None:
+        """Continue at `offset`, now or as soon as the partition is held."""
+        held = (topic, partition)
+        if held in self._following:
+            self._following[held] = offset
+        else:
+            self._sought[held] = offset
+
+    def lag(self) -> Mapping[Held, int]:
+        """Records not yet committed of the partitions held."""
+        held = list(self._following)
+        if not held:
+            return {}
+        with translated(self._url), self._client.pipeline(transaction=False) as pipeline:
+            for topic, partition in held:
+                pipeline.get(scripts.next_key(topic, partition))
+                pipeline.hget(scripts.position_key(self._group, topic), str(partition))
+            answers = [int(n or 0) for n in pipeline.execute()]
+        pairs = zip(held, answers[::2], answers[1::2], strict=True)
+        return {key: max(0, end - done) for key, end, done in pairs}
+
+    def close(self) -> None:
+        """Give the partitions up at once; a server that is gone forgets them by itself."""
+        try:
+            for topic in self._topics.values():
+                self._leave(
+                    keys=[scripts.members_key(self._group, topic.name), *self._leases(topic)],
+                    args=[self._token],
+                )
+        except redis.RedisError:
+            pass
+        finally:
+            self._following.clear()
+            self._publisher.close()
+            self._client.close()
+
+    def _leases(self, topic: Topic) -> list[str]:
+        return [scripts.lease_key(self._group, topic.name, p) for p in range(topic.partitions)]
+
+    def _renew(self) -> None:
+        now = time.monotonic()
+        if self._following and now - self._renewed_at < self._lease_s / RENEWALS_A_LEASE:
+            return
+        held: dict[Held, int] = {}
+        for topic in self._topics.values():
+            answer = self._share(
+                keys=[
+                    scripts.members_key(self._group, topic.name),
+                    scripts.position_key(self._group, topic.name),
+                    *self._leases(topic),
+                ],
+                args=[self._token, int(self._lease_s * 1000)],
+            )
+            for partition, is_new, stored in cast(list, answer):
+                key = (topic.name, partition)
+                known = None if is_new else self._following.get(key)
+                held[key] = self._sought.pop(key, int(stored)) if known is None else known
+        self._following = held
+        self._renewed_at = now
+
+    def _read(self, max_records: int, remaining_s: float) -> list[Record]:
+        """Partitions take turns at the front, so that a busy one never starves the others."""
+        self._turn += 1
+        first = self._turn % len(self._following)
+        keys = list(self._following)
+        turns = {k: self._following[k] for k in keys[first:] + keys[:first]}
+        block_ms = min(BLOCK_MS, int(self._lease_s * 1000 / 3), int(remaining_s * 1000))
+        found = read_streams(
+            self._client,
+            turns,
+            count=min(max_records, max(MIN_READ, -(-max_records // len(keys)))),
+            block_ms=max(1, block_ms),
+        )
+        records = list(found)[:max_records]
+        for record in records:
+            self._following[record.topic, record.partition] = record.offset + 1
+        return records
+
+
+def dead_letter_of(record: Record, reason: str, refused_by: str, refused_at: datetime) -> bytes:
+    """The record as its `-dlq` twin holds it."""
+    return (
+        DeadLetter(
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            key=record.key,
+            value=base64.b64encode(record.value or b"").decode(),
+            reason=reason,
+            refused_by=refused_by,
+            refused_at=refused_at,
+        )
+        .model_dump_json()
+        .encode()
+    )
