@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -11,11 +10,11 @@ from typing import Any, cast
 
 import redis
 
-from feedrank_core.contracts.dead_letters import DeadLetter
 from feedrank_core.contracts.topics import Topic, with_dead_letters
 from feedrank_core.runtime import bus_redis_scripts as scripts
 from feedrank_core.runtime.bus import LeaseLostError, Outgoing, Publisher, Record
 from feedrank_core.runtime.bus_redis_streams import BLOCK_MS, read_streams, translated
+from feedrank_core.runtime.dead_letters import dead_letter_of
 
 WITHOUT_PARTITION_S = 0.1
 """How long a member that holds nothing waits before it asks for its share again."""
@@ -175,21 +174,3 @@ class RedisConsumer:
         for record in records:
             self._following[record.topic, record.partition] = record.offset + 1
         return records
-
-
-def dead_letter_of(record: Record, reason: str, refused_by: str, refused_at: datetime) -> bytes:
-    """The record as its `-dlq` twin holds it."""
-    return (
-        DeadLetter(
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            key=record.key,
-            value=base64.b64encode(record.value or b"").decode(),
-            reason=reason,
-            refused_by=refused_by,
-            refused_at=refused_at,
-        )
-        .model_dump_json()
-        .encode()
-    )
