@@ -1,0 +1,68 @@
+"""`python -m feedrank_batch_ranker rank|publish --run DIR`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from feedrank_core.runtime.bundle_store import BundleError
+from feedrank_core.runtime.logs import configure
+from pydantic import ValidationError
+from redis import RedisError
+
+from feedrank_batch_ranker import app as rim
+from feedrank_batch_ranker.errors import RankerError
+from feedrank_batch_ranker.publish import publish as publish_bundle
+from feedrank_batch_ranker.rank import bundle_of
+from feedrank_batch_ranker.rank import rank as rank_users
+from feedrank_batch_ranker.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help=__doc__)
+Run = Annotated[Path, typer.Option(help="Folder of the daily run; its bundle.json says which.")]
+
+
+@app.command()
+def rank(
+    run: Run, restart: Annotated[bool, typer.Option(help="Ignore the checkpoint.")] = False
+) -> None:
+    """Index the run's bundle and write every user's candidates. Continues where it stopped."""
+
+    def work(settings: Settings) -> dict[str, Any]:
+        at = rim.build(settings)
+        return rank_users(at.store, at.cache, at.users, run, settings, restart=restart)
+
+    _answer(work)
+
+
+@app.command()
+def publish(run: Run) -> None:
+    """Make the run's bundle the one that serves, and retire older candidates."""
+
+    def work(settings: Settings) -> dict[str, Any]:
+        at = rim.build(settings)
+        return publish_bundle(at.store, at.cache, at.users, bundle_of(run), settings)
+
+    _answer(work)
+
+
+def _answer(work: Callable[[Settings], dict[str, Any]]) -> None:
+    configure("batch_ranker")
+    try:
+        print(orjson.dumps(work(Settings())).decode())
+    except (RankerError, BundleError, ValidationError) as error:
+        _fail(str(error))
+    except RedisError as error:
+        _fail(f"the cache does not answer ({error}); is it up? (FEEDRANK_CACHE_URL)")
+
+
+def _fail(message: str) -> None:
+    print(" ".join(message.split()), file=sys.stderr)
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    app()
