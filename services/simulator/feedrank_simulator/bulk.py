@@ -27,7 +27,7 @@ from feedrank_simulator.sessions import (
 from feedrank_simulator.world import World
 
 TABLES = ("items", "users", "impressions", "interactions", "slates")
-READERS_PER_BLOCK = 4096
+READERS_PER_BLOCK = 2048
 PAGE_SIZE = 20
 SESSIONS_PER_DAY = 1.2
 MAX_SESSIONS_PER_DAY = 8

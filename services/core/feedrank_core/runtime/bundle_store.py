@@ -96,7 +96,10 @@ class BundleStore:
                 " train a new bundle with `feedrank daily`"
             ) from error
         try:
-            version = orjson.loads(raw).get("schema_version")
+            content = orjson.loads(raw)
+            if not isinstance(content, dict):
+                raise ValueError("not a JSON object")
+            version = content.get("schema_version")
             if version != BUNDLE_SCHEMA_VERSION:
                 raise BundleError(
                     f"bundle {bundle_id}: schema_version is {version}, this release reads"
@@ -152,7 +155,11 @@ def sha256_of(path: Path) -> str:
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file so that a reader sees the old or the new content, and a crash keeps one."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).replace(path)
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
