@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 from datetime import datetime
+from threading import Event
 
 import structlog
 from feedrank_core.contracts.features import Table
+from feedrank_core.contracts.topics import IMPRESSIONS, INTERACTIONS
+from feedrank_core.runtime.bus import BusUnavailableError
+from feedrank_core.runtime.bus_redis import RedisBus
 from feedrank_core.runtime.lake import Lake
+from feedrank_core.runtime.metrics import Metrics
 from feedrank_core.runtime.redis_clients import sync_client
+from feedrank_core.runtime.serving import start_probe_server
 
+from feedrank_feature_store.consumer import GROUP, PAUSE_S, SeenFollower
 from feedrank_feature_store.seen import SeenWriter
 from feedrank_feature_store.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+CACHE_TIMEOUT_S = 5.0
 
 
 def extract_catalogue(settings: Settings, as_of: datetime) -> int:
@@ -45,3 +57,47 @@ def put_online(settings: Settings, as_of: datetime) -> None:
     apply(store)
     materialise(store, as_of)
     log.info("features_online", as_of=as_of.isoformat())
+
+
+def follow(settings: Settings) -> None:
+    """Keep `seen:` current until SIGTERM or SIGINT; answers probes and metrics. Blocks."""
+    stopping = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    metrics = Metrics("feature_store")
+    followers: list[SeenFollower] = []
+
+    def ready() -> str | None:
+        return followers[0].trouble if followers else "the bus does not answer"
+
+    probes = start_probe_server(metrics, ready, settings.host, settings.port)
+    bus = RedisBus(settings.bus_url)
+    try:
+        _wait_for_bus(bus, stopping)
+        if stopping.is_set():
+            return
+        member = f"{socket.gethostname()}-{os.getpid()}"
+        topics = [IMPRESSIONS, INTERACTIONS]
+        with (
+            sync_client(settings.cache_url, timeout_s=CACHE_TIMEOUT_S) as cache,
+            bus.consumer(topics, group=GROUP, member=member) as consumer,
+        ):
+            seen = SeenWriter(cache)
+            followers.append(
+                SeenFollower(consumer, seen, metrics, max_records=settings.max_records)
+            )
+            followers[0].run(stopping)
+    finally:
+        bus.close()
+        probes.shutdown()
+        probes.server_close()
+
+
+def _wait_for_bus(bus: RedisBus, stopping: Event) -> None:
+    while not stopping.is_set():
+        try:
+            bus.create_topics()
+            return
+        except BusUnavailableError as error:
+            log.warning("waiting", reason="the bus does not answer", error=str(error))
+            stopping.wait(PAUSE_S)
