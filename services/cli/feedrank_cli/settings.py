@@ -28,7 +28,6 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     bus_url: str = "redis://127.0.0.1:7801/0"
     cache_url: str = "redis://127.0.0.1:7802/0"
-    cache_maxmemory: str = "1gb"
     gateway_port: Port = 8080
     ingestion_port: Port = 8081
     feature_store_port: Port = 8084

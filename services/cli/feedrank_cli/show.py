@@ -43,13 +43,14 @@ class Seen:
 def look(settings: Settings, user: str, *, not_bundle: str | None = None) -> Seen:
     """A reader's feed, once another bundle than `not_bundle` serves it."""
     deadline = time.monotonic() + BUNDLE_TIMEOUT_S
+    page: dict[str, Any]
     while True:
         try:
             page = fetch(settings, user, SHARE_PLACES)
         except CommandError:
             if time.monotonic() > deadline:
                 raise
-            page = {"bundle": not_bundle}
+            page = {"bundle": not_bundle, "items": []}
         if page["bundle"] != not_bundle:
             items = tuple(item["item_id"] for item in page["items"])
             return Seen(user, items, facts(settings, items), page["bundle"])
@@ -64,7 +65,7 @@ def look(settings: Settings, user: str, *, not_bundle: str | None = None) -> See
 def two_readers(settings: Settings) -> tuple[str, str]:
     """Two busy readers whose most liked categories differ."""
     with Lake(settings.place.lake).connect() as lake:
-        rows = lake.execute(
+        rows: list[Any] = lake.execute(
             """
             WITH liked AS (
                 SELECT n.user_id, i.category, count(*) AS likes
@@ -87,7 +88,7 @@ def rare_items(settings: Settings, seen: Seen) -> tuple[str, list[str]]:
     """A category that the feed hardly shows, and items of it that the reader has not seen."""
     shown = Counter(row["category"] for row in seen.known.values())
     with Lake(settings.place.lake).connect() as lake:
-        catalogue = lake.execute(
+        catalogue: list[Any] = lake.execute(
             """
             SELECT category, list(item_id ORDER BY created_at DESC, item_id) FROM items
             WHERE active AND item_id NOT IN (SELECT item_id FROM impressions WHERE user_id = ?)

@@ -19,8 +19,4 @@ def place() -> None:
 
         feedrank simulate live --readers 50
     """
-    settings = load()
-    os.environ.update(settings.environment())
-    base = f"http://{settings.host}"
-    os.environ.setdefault("FEEDRANK_SIMULATOR_GATEWAY_URL", f"{base}:{settings.gateway_port}")
-    os.environ.setdefault("FEEDRANK_SIMULATOR_INTAKE_URL", f"{base}:{settings.ingestion_port}")
+    os.environ.update(load().environment())

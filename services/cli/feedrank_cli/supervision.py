@@ -227,6 +227,6 @@ def _holder(port: int) -> str:
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
             listens = connection.status == psutil.CONN_LISTEN and connection.pid
-            if listens and connection.laddr.port == port:
+            if listens and connection.laddr and connection.laddr.port == port:
                 return f" by pid {connection.pid} ({psutil.Process(connection.pid).name()})"
     return ""

@@ -43,7 +43,7 @@ class Landing:
         self, topic: str, rows: pa.Table | Sequence[Mapping[str, Any]], *, source: str, chunk: int
     ) -> None:
         """Keep chunk number `chunk` of `source` once. Raises: CommandError naming the column."""
-        size = rows.num_rows if isinstance(rows, pa.Table) else len(rows)
+        size = len(rows)
         if not size:
             return
         lake = Lake(self.settings.place.lake)

@@ -166,13 +166,14 @@ def _user(fields: list[str], first: dict[str, datetime], start: datetime) -> dic
 
 def _item(facts: dict[str, Any], start: datetime) -> dict[str, Any]:
     year, genres = facts["year"], tuple(facts["genres"])
-    known = year is not None and 1880 <= year <= start.year
-    published = datetime(year, 1, 1, tzinfo=UTC) if known else start
+    published, studio = start, "studio-unknown"
+    if year is not None and 1880 <= year <= start.year:
+        published, studio = datetime(year, 1, 1, tzinfo=UTC), f"studio-{year // 10 * 10}s"
     return Item.model_validate(
         {
             "item_id": facts["item_id"],
             "item_type": "video",
-            "creator_id": f"studio-{year // 10 * 10}s" if known else "studio-unknown",
+            "creator_id": studio,
             "category": genres[0] if genres else "unknown",
             "tags": genres,
             "language": "und",
