@@ -1,0 +1,243 @@
+"""What every bus guarantees, as one test class that each adapter subclasses.
+
+A subclass gives `bus`, empty and with leases of LEASE_S, and `outage`, during which the bus does
+not answer. Nothing here knows which bus it is.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from itertools import takewhile
+
+import pytest
+from feedrank_core.contracts.dead_letters import DeadLetter
+from feedrank_core.contracts.topics import (
+    INTERACTIONS,
+    ITEMS,
+    VERDICTS,
+    with_dead_letters,
+)
+from feedrank_core.runtime.bus import (
+    Bus,
+    BusUnavailableError,
+    Consumer,
+    LeaseLostError,
+    Outgoing,
+    Record,
+    partition_of,
+)
+
+LEASE_S = 1.0
+OUTAGE_S = 1.5
+PATIENCE_S = 10.0
+Outage = Callable[[], AbstractContextManager[None]]
+
+
+def outgoing(num_records: int, num_keys: int = 5) -> list[Outgoing]:
+    return [Outgoing(f"key-{n % num_keys}", b"%d" % n) for n in range(num_records)]
+
+
+def read(consumer: Consumer, num_records: int, *, commit: bool = True) -> list[Record]:
+    found: list[Record] = []
+    deadline = time.monotonic() + PATIENCE_S
+    while len(found) < num_records and time.monotonic() < deadline:
+        batch = consumer.poll(max_records=100, timeout_s=0.2)
+        if commit:
+            consumer.commit(batch)
+        found += batch
+    return found
+
+
+def until_caught_up(broadcast: Iterator[Record | None]) -> list[Record]:
+    return [r for r in takewhile(lambda r: r is not None, broadcast) if r is not None]
+
+
+class BusContract:
+    @pytest.fixture
+    def bus(self) -> Bus:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def outage(self) -> Outage:
+        raise NotImplementedError
+
+    @pytest.fixture(autouse=True)
+    def _topics(self, bus: Bus) -> None:
+        bus.create_topics()
+        bus.create_topics()
+
+    def test_records_of_one_key_keep_their_order_and_their_content(self, bus: Bus) -> None:
+        bus.publisher().publish(INTERACTIONS, outgoing(200))
+        by_key: dict[str, list[int]] = defaultdict(list)
+        with bus.consumer([INTERACTIONS], group="g", member="a") as consumer:
+            for record in read(consumer, 200):
+                assert record.value is not None
+                by_key[record.key].append(int(record.value))
+        assert sum(map(len, by_key.values())) == 200
+        assert all(values == sorted(values) for values in by_key.values())
+
+    def test_offsets_are_dense_from_zero_in_every_partition(self, bus: Bus) -> None:
+        publisher = bus.publisher()
+        for start in range(0, 90, 30):
+            publisher.publish(INTERACTIONS, outgoing(90)[start : start + 30])
+        offsets: dict[int, list[int]] = defaultdict(list)
+        with bus.consumer([INTERACTIONS], group="g", member="a") as consumer:
+            for record in read(consumer, 90):
+                assert record.partition == partition_of(record.key, INTERACTIONS.partitions)
+                offsets[record.partition].append(record.offset)
+        assert all(found == list(range(len(found))) for found in offsets.values())
+        ends = {p: n for p, n in bus.end_offsets(INTERACTIONS).items() if n}
+        assert ends == {p: len(found) for p, found in offsets.items()}
+
+    def test_a_commit_covers_a_prefix_and_survives_its_reader(self, bus: Bus) -> None:
+        bus.publisher().publish(VERDICTS, outgoing(10))
+        with bus.consumer([VERDICTS], group="g", member="a") as first:
+            records = read(first, 10, commit=False)
+            assert first.lag() == {("verdicts", 0): 10}
+            first.commit(records[3:4])
+            assert first.lag() == {("verdicts", 0): 6}
+        assert bus.committed(VERDICTS, group="g") == {0: 4}
+        with bus.consumer([VERDICTS], group="g", member="b") as second:
+            assert [r.offset for r in read(second, 6)] == [4, 5, 6, 7, 8, 9]
+
+    def test_a_commit_never_goes_back(self, bus: Bus) -> None:
+        bus.publisher().publish(VERDICTS, outgoing(4))
+        with bus.consumer([VERDICTS], group="g", member="a") as consumer:
+            records = read(consumer, 4, commit=False)
+            consumer.commit(records)
+            consumer.commit(records[:1])
+        assert bus.committed(VERDICTS, group="g") == {0: 4}
+
+    def test_what_was_not_committed_comes_again_after_a_crash(self, bus: Bus) -> None:
+        bus.publisher().publish(VERDICTS, outgoing(5))
+        with ExitStack() as stack:
+            crashed = stack.enter_context(bus.consumer([VERDICTS], group="g", member="a"))
+            assert len(read(crashed, 5, commit=False)) == 5
+            heir = stack.enter_context(bus.consumer([VERDICTS], group="g", member="b"))
+            assert [r.offset for r in read(heir, 5)] == [0, 1, 2, 3, 4]
+
+    def test_each_group_reads_everything(self, bus: Bus) -> None:
+        bus.publisher().publish(INTERACTIONS, outgoing(20))
+        for group in ("g", "h"):
+            with bus.consumer([INTERACTIONS], group=group, member="a") as consumer:
+                assert len(read(consumer, 20)) == 20
+
+    def test_members_share_partitions_and_each_has_one_reader(self, bus: Bus) -> None:
+        with ExitStack() as stack:
+            members = [
+                stack.enter_context(bus.consumer([INTERACTIONS], group="g", member=m))
+                for m in ("a", "b")
+            ]
+            share: list[set[int]] = []
+            deadline = time.monotonic() + PATIENCE_S
+            while time.monotonic() < deadline:
+                for member in members:
+                    member.poll(max_records=1, timeout_s=0.1)
+                share = [{p for _, p in member.lag()} for member in members]
+                if [len(s) for s in share] == [4, 4]:
+                    break
+            assert [len(s) for s in share] == [4, 4]
+            assert share[0] | share[1] == set(range(8))
+            bus.publisher().publish(INTERACTIONS, outgoing(80, num_keys=40))
+            found: list[Record] = []
+            while len(found) < 80 and time.monotonic() < deadline:
+                for member, held in zip(members, share, strict=True):
+                    batch = member.poll(max_records=100, timeout_s=0.1)
+                    assert {r.partition for r in batch} <= held
+                    member.commit(batch)
+                    found += batch
+            assert len({(r.partition, r.offset) for r in found}) == len(found) == 80
+
+    def test_a_reader_that_slept_too_long_loses_its_lease(self, bus: Bus) -> None:
+        bus.publisher().publish(VERDICTS, outgoing(3))
+        with ExitStack() as stack:
+            sleeper = stack.enter_context(bus.consumer([VERDICTS], group="g", member="a"))
+            stale = read(sleeper, 3, commit=False)
+            heir = stack.enter_context(bus.consumer([VERDICTS], group="g", member="b"))
+            assert len(read(heir, 3)) == 3
+            with pytest.raises(LeaseLostError):
+                sleeper.commit(stale)
+        assert bus.committed(VERDICTS, group="g") == {0: 3}
+
+    def test_closing_gives_the_partitions_up_at_once(self, bus: Bus) -> None:
+        bus.publisher().publish(VERDICTS, outgoing(1))
+        with bus.consumer([VERDICTS], group="g", member="a") as consumer:
+            read(consumer, 1, commit=False)
+        start = time.monotonic()
+        with bus.consumer([VERDICTS], group="g", member="b") as consumer:
+            assert len(read(consumer, 1)) == 1
+        assert time.monotonic() - start < LEASE_S
+
+    def test_a_sink_may_continue_at_its_own_position(self, bus: Bus) -> None:
+        bus.publisher().publish(VERDICTS, outgoing(6))
+        with bus.consumer([VERDICTS], group="g", member="a") as consumer:
+            consumer.seek(0, 4, topic="verdicts")
+            assert [r.offset for r in read(consumer, 2)] == [4, 5]
+            consumer.seek(0, 1, topic="verdicts")
+            assert [r.offset for r in read(consumer, 5)] == [1, 2, 3, 4, 5]
+
+    def test_a_poll_waits_for_a_record_and_returns_when_it_comes_to_nothing(self, bus: Bus) -> None:
+        with bus.consumer([VERDICTS], group="g", member="a") as consumer:
+            start, cpu = time.monotonic(), time.process_time()
+            assert consumer.poll(max_records=10, timeout_s=0.6) == []
+            assert 0.5 < time.monotonic() - start < 1.2
+            assert time.process_time() - cpu < 0.2
+
+    def test_a_dead_letter_says_what_why_and_where_from(self, bus: Bus) -> None:
+        bus.publisher().publish(VERDICTS, [Outgoing("drift", b"\xff\x00")])
+        with bus.consumer([VERDICTS], group="g", member="a") as consumer:
+            (record,) = read(consumer, 1)
+            consumer.dead_letter(record, "value is not JSON")
+        twin = with_dead_letters()[VERDICTS.dlq]
+        with bus.consumer([twin], group="cli", member="a") as consumer:
+            (dead,) = read(consumer, 1)
+        assert dead.value is not None
+        letter = DeadLetter.model_validate_json(dead.value)
+        assert (letter.topic, letter.partition, letter.offset) == ("verdicts", 0, 0)
+        assert (letter.key, letter.reason) == ("drift", "value is not JSON")
+        assert letter.value == "/wA="
+
+    def test_broadcast_gives_every_reader_every_record_from_an_offset(self, bus: Bus) -> None:
+        bus.publisher().publish(VERDICTS, outgoing(5))
+        for _ in range(2):
+            found = until_caught_up(bus.broadcast(VERDICTS, offsets={0: 2}))
+            assert [r.offset for r in found] == [2, 3, 4]
+        assert len(until_caught_up(bus.broadcast(VERDICTS))) == 5
+
+    def test_broadcast_of_a_compacted_topic_starts_with_the_last_of_each_key(
+        self, bus: Bus
+    ) -> None:
+        publisher = bus.publisher()
+        first = [Outgoing("a", b"1"), Outgoing("b", b"2"), Outgoing("a", b"3"), Outgoing("c", b"4")]
+        publisher.publish(ITEMS, first)
+        publisher.publish(ITEMS, [Outgoing("b", None)])
+        stream = bus.broadcast(ITEMS)
+        state: dict[str, bytes | None] = {}
+        for record in until_caught_up(stream):
+            state[record.key] = record.value
+        assert {k: v for k, v in state.items() if v is not None} == {"a": b"3", "c": b"4"}
+        publisher.publish(ITEMS, [Outgoing("c", b"5"), Outgoing("a", None)])
+        later = {r.key: r.value for r in until_caught_up(stream)}
+        assert later == {"c": b"5", "a": None}
+
+    def test_an_outage_is_an_error_in_time_and_costs_no_record(
+        self, bus: Bus, outage: Outage
+    ) -> None:
+        publisher = bus.publisher()
+        publisher.publish(VERDICTS, outgoing(3))
+        with bus.consumer([VERDICTS], group="g", member="a") as consumer:
+            consumer.commit(consumer.poll(max_records=1, timeout_s=1))
+            calls: list[Callable[[], object]] = [
+                bus.ping,
+                lambda: publisher.publish(VERDICTS, outgoing(1)),
+                lambda: consumer.poll(max_records=1, timeout_s=0.1),
+                lambda: bus.end_offsets(VERDICTS),
+            ]
+            with outage():
+                for call in calls:
+                    start = time.monotonic()
+                    with pytest.raises(BusUnavailableError):
+                        call()
+                    assert time.monotonic() - start < OUTAGE_S
+            assert [r.offset for r in read(consumer, 2)][:2] == [1, 2]
