@@ -13,8 +13,8 @@ from rich.progress import Progress, TaskID
 
 from feedrank_simulator.bulk import SESSIONS_PER_DAY, write_history
 from feedrank_simulator.live import LiveError, read_rounds
+from feedrank_simulator.recipe import Recipe, RecipeError
 from feedrank_simulator.settings import Settings
-from feedrank_simulator.world import World
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
@@ -42,13 +42,19 @@ def bulk(
     ] = None,
     end: End = None,
 ) -> None:
-    """Write items, users, impressions, interactions and slates as Parquet files."""
+    """Write items, users, impressions, interactions and slates as Parquet, and world.json.
+
+    For example:
+
+        python -m feedrank_simulator bulk --out history --users 1000 --items 2000 --days 14
+    """
+    recipe = Recipe(seed=seed, users=users, items=items, days=days, end=_end(end))
     with _progress() as progress:
         task = progress.add_task("readers", total=None)
-        world = World.make(seed, users, items, days=days, end=_end(end))
         try:
+            recipe.write(out)
             written = write_history(
-                world,
+                recipe.world(),
                 out,
                 seed=seed,
                 events_target=events,
@@ -64,32 +70,36 @@ def bulk(
 
 @app.command()
 def live(
+    world: Annotated[Path, typer.Option(help="Folder that `bulk` wrote: the readers' world.")],
     gateway: Annotated[str | None, typer.Option(help="Base URL of the gateway.")] = None,
     intake: Annotated[str | None, typer.Option(help="Base URL of the intake.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Pages that each reader reads.")] = 3,
     readers: Annotated[int, typer.Option(min=1, help="How many of the readers read.")] = 50,
     limit: Annotated[int, typer.Option(min=1, max=100, help="Places on a page.")] = 20,
-    users: Users = 1000,
-    items: Items = 2000,
-    days: Days = 14,
-    seed: Seed = 1,
-    end: End = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of what the readers do.")] = 1,
 ) -> None:
     """Read feeds, act on them by the true probabilities, and post what was done.
 
-    The world must be the one whose items the system holds: same users, items, days, seed, end.
+    For example:
+
+        python -m feedrank_simulator live --world history --rounds 3
     """
     settings = Settings()
-    world = World.make(seed, users, items, days=days, end=_end(end))
+    try:
+        made = Recipe.read(world).world()
+    except RecipeError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+    users = range(min(readers, made.num_users))
     with _progress() as progress:
-        task = progress.add_task("pages", total=rounds * min(readers, users))
+        task = progress.add_task("pages", total=rounds * len(users))
         try:
             report = asyncio.run(
                 read_rounds(
-                    world,
+                    made,
                     gateway_url=gateway or settings.gateway_url,
                     intake_url=intake or settings.intake_url,
-                    users=range(min(readers, users)),
+                    users=users,
                     rounds=rounds,
                     limit=limit,
                     seed=seed,
