@@ -11,6 +11,9 @@ from scann import scann_ops_pybind
 
 LEAVES_SEARCHED = 0.04
 """Share of leaves that a query visits; `feedrank bench batch` measures recall and speed at it."""
+MIN_VISITED = 20_000
+"""Items that a query visits at least: 40 for each of 500 asked for, so that a catalogue of a few
+ten thousand is scanned rather than guessed at."""
 REORDER = 3
 """Items that are scored exactly, per item asked for."""
 TRAINING_SAMPLE = 250_000
@@ -41,10 +44,11 @@ class ScannIndex:
         """About 2 sqrt(N) leaves. Source: ScaNN's own advice on its algorithms page."""
         num_items = len(vector_ND)
         leaves = max(1, min(num_items, round(2 * math.sqrt(num_items))))
+        share = min(1.0, max(leaves_searched, MIN_VISITED / num_items))
         tuning = {
             "num_items": num_items,
             "leaves": leaves,
-            "searched": max(1, math.ceil(leaves * leaves_searched)),
+            "searched": max(1, math.ceil(leaves * share)),
             "reorder": reorder,
         }
         builder = scann_ops_pybind.builder(np.asarray(vector_ND), 500, "dot_product")
