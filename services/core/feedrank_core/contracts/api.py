@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from feedrank_core.contracts.base import Message, Timestamp
+from feedrank_core.contracts.events import ClientImpression, ClientInteraction
 from feedrank_core.contracts.ids import ExternalId
 from feedrank_core.contracts.items import ClientItem
 from feedrank_core.contracts.slates import Degraded, Source
@@ -55,6 +56,21 @@ class FeedResponse(Message):
     degraded: tuple[Degraded, ...] = ()
     items: tuple[FeedItem, ...]
     next_cursor: str | None
+
+
+class SentImpression(ClientImpression):
+    """An impression in a batch: it says what it is, as every event there does."""
+
+    event_type: Literal["impression"]  # pyright: ignore[reportIncompatibleVariableOverride,reportGeneralTypeIssues]
+
+
+AnyEvent = Annotated[SentImpression | ClientInteraction, Field(union_mode="left_to_right")]
+
+
+class EventBatch(Message):
+    """Many events at once, of any type."""
+
+    events: Annotated[tuple[AnyEvent, ...], Field(min_length=1, max_length=MAX_BATCH)]
 
 
 class ItemBatch(Message):

@@ -1,0 +1,82 @@
+"""`python -m feedrank_ingestion`: the intake, the lake sink, and the daily run's first step."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+from feedrank_core.runtime.bus import BusUnavailableError
+from feedrank_core.runtime.lake import Lake, LakeError
+from feedrank_core.runtime.logs import configure
+from feedrank_core.runtime.metrics import Metrics
+from feedrank_core.runtime.serving import serve as serve_http
+from feedrank_core.runtime.serving import start_probe_server
+
+from feedrank_ingestion.app import SERVICE, build_bus, create_intake, create_lake_sink
+from feedrank_ingestion.collect import CollectTimeoutError
+from feedrank_ingestion.collect import collect as collect_run
+from feedrank_ingestion.lake_sink import ReplacedBusError
+from feedrank_ingestion.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help=__doc__)
+
+
+@app.command()
+def serve() -> None:
+    """Serve the HTTP intake."""
+    settings = Settings()
+    configure(SERVICE)
+    serve_http(create_intake(build_bus(settings)), settings.host, settings.ingestion_port)
+
+
+@app.command()
+def lake_sink() -> None:
+    """Move what the bus holds into the lake."""
+    settings = Settings()
+    configure("lake_sink")
+    metrics = Metrics(SERVICE)
+    sink = create_lake_sink(settings, metrics)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sink.stop())
+    probes = start_probe_server(metrics, sink.ready, settings.host, settings.lake_sink_port)
+    try:
+        sink.run()
+    except ReplacedBusError as error:
+        _fail(error)
+    finally:
+        probes.shutdown()
+
+
+@app.command()
+def collect(run: Annotated[Path, typer.Option()], timeout_s: float = 300.0) -> None:
+    """Wait until the lake holds all that the bus does, and pin it as the run's offsets."""
+    settings = Settings()
+    try:
+        pinned = collect_run(
+            build_bus(settings), Lake(settings.place.lake), run, timeout_s=timeout_s
+        )
+    except (CollectTimeoutError, BusUnavailableError, LakeError) as error:
+        _fail(error)
+    else:
+        typer.echo(orjson.dumps({"as_of": pinned["as_of"]}).decode())
+
+
+@app.command()
+def compact() -> None:
+    """Join the lake's small files."""
+    try:
+        typer.echo(orjson.dumps(Lake(Settings().place.lake).compact()).decode())
+    except LakeError as error:
+        _fail(error)
+
+
+def _fail(error: Exception) -> None:
+    typer.echo(f"error: {error}", err=True)
+    raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app()

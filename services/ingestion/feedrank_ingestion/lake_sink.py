@@ -1,0 +1,205 @@
+"""Moves what the bus holds into the lake: every record once, the unusable to the dead letters.
+
+The lake's own positions lead. A batch is in the lake before it is committed on the bus, so a
+crash between the two replays it and the lake leaves out what it has.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from threading import Event
+from typing import Any
+
+import structlog
+from feedrank_core.contracts.topics import TOPICS, Topic
+from feedrank_core.runtime.bus import Bus, BusUnavailableError, Consumer, LeaseLostError, Record
+from feedrank_core.runtime.lake import Lake, LakeError
+from feedrank_core.runtime.metrics import Metrics
+from pydantic import ValidationError
+
+GROUP = "lake_sink"
+SINK_TOPICS = tuple(t for t in TOPICS.values() if "ingestion" in t.readers)
+FIRST_BACKOFF_S = 0.5
+MAX_BACKOFF_S = 30.0
+POLL_S = 0.25
+TRIM_EVERY_S = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+class ReplacedBusError(RuntimeError):
+    """The lake is ahead of the bus: this is not the bus that it was filled from."""
+
+
+@dataclass
+class Batch:
+    """Records read, as rows by topic, and where each partition will stand."""
+
+    records: list[Record] = field(default_factory=list)
+    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    positions: dict[str, dict[int, int]] = field(default_factory=dict)
+    refused: list[tuple[Record, str]] = field(default_factory=list)
+
+    def add(self, record: Record) -> None:
+        """Take a record in, as a row or as refused."""
+        self.records.append(record)
+        self.positions.setdefault(record.topic, {})[record.partition] = record.offset + 1
+        if record.value is None:
+            return
+        try:
+            row = row_of(record)
+        except ValidationError as error:
+            self.refused.append((record, reason_of(error)))
+        else:
+            self.rows.setdefault(record.topic, []).append(row)
+
+
+def row_of(record: Record) -> dict[str, Any]:
+    """The record's message as a row of the lake. Raises: ValidationError."""
+    message = TOPICS[record.topic].model.model_validate_json(record.value or b"")
+    place = {"topic_partition": record.partition, "topic_offset": record.offset}
+    return message.model_dump() | place
+
+
+def reason_of(error: ValidationError) -> str:
+    """What is wrong first, with the field's name."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'record'}: {first['msg']}"
+
+
+class LakeSink:
+    """One member of the group `lake_sink`. `run` returns once `stop` was called."""
+
+    def __init__(
+        self, *, bus: Bus, lake: Lake, metrics: Metrics, max_rows: int, max_seconds: float
+    ) -> None:
+        self._bus = bus
+        self._lake = lake
+        self._metrics = metrics
+        self._max_rows = max_rows
+        self._max_seconds = max_seconds
+        self._stop = Event()
+        self._next_trim = 0.0
+        self._trouble: str | None = "not started"
+
+    def stop(self) -> None:
+        """End after the batch in hand. Safe in a signal handler."""
+        self._stop.set()
+
+    def ready(self) -> str | None:
+        """Why nothing reaches the lake at present, None when it does."""
+        return self._trouble
+
+    def run(self) -> None:
+        """Sink until stopped; what fails is tried again, ever more slowly. Blocks.
+
+        Raises: ReplacedBusError.
+        """
+        backoff_s = FIRST_BACKOFF_S
+        member = f"{socket.gethostname()}-{os.getpid()}"
+        while not self._stop.is_set():
+            try:
+                self._bus.create_topics()
+                with self._bus.consumer(SINK_TOPICS, group=GROUP, member=member) as consumer:
+                    self._resume(consumer)
+                    self._trouble = None
+                    backoff_s = FIRST_BACKOFF_S
+                    while not self._stop.is_set():
+                        self.step(consumer)
+            except (BusUnavailableError, LeaseLostError) as error:
+                self._fail(error, backoff_s)
+                backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
+
+    def step(self, consumer: Consumer) -> int:
+        """Read one batch, keep it, commit it; how many records it had.
+
+        Raises: BusUnavailableError, LeaseLostError; the batch then comes again.
+        """
+        batch = self._read(consumer)
+        if batch.records and self._keep(batch):
+            for record, reason in batch.refused:
+                consumer.dead_letter(record, reason)
+                self._metrics.counter("sink_rejected_total").labels(record.topic).inc()
+                log.warning("dead_letter", topic=record.topic, offset=record.offset, reason=reason)
+            consumer.commit(batch.records)
+            self._trim()
+        self._measure_lag(consumer)
+        return len(batch.records)
+
+    def _read(self, consumer: Consumer) -> Batch:
+        batch = Batch()
+        deadline = time.monotonic() + self._max_seconds
+        while len(batch.records) < self._max_rows and not self._stop.is_set():
+            left = min(deadline - time.monotonic(), POLL_S)
+            if left <= 0:
+                break
+            wanted = self._max_rows - len(batch.records)
+            for record in consumer.poll(max_records=wanted, timeout_s=left):
+                batch.add(record)
+        return batch
+
+    def _keep(self, batch: Batch) -> bool:
+        """Add the rows to the lake, however long the disk stays full; False when told to stop."""
+        backoff_s = FIRST_BACKOFF_S
+        waiting = dict(batch.positions)
+        while waiting:
+            topic = next(iter(waiting))
+            try:
+                with self._metrics.histogram("sink_append_seconds").labels(topic).time():
+                    rows, positions = batch.rows.get(topic, []), waiting[topic]
+                    added = self._lake.append(topic, rows, positions=positions, writer=GROUP)
+            except LakeError as error:
+                self._fail(error, backoff_s)
+                backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
+                if self._stop.is_set():
+                    return False
+                continue
+            self._metrics.counter("sink_rows_total").labels(topic).inc(added)
+            self._trouble = None
+            del waiting[topic]
+        return True
+
+    def _resume(self, consumer: Consumer) -> None:
+        """Continue where the lake stands, whatever the bus has noted."""
+        for topic in SINK_TOPICS:
+            ends = self._bus.end_offsets(topic)
+            for partition, offset in self._lake.positions(topic.name, writer=GROUP).items():
+                if offset > ends.get(partition, 0):
+                    raise ReplacedBusError(
+                        f"the lake {self._lake.root} holds {topic.name}/{partition} up to {offset}"
+                        f" and the bus ends at {ends.get(partition, 0)}: it is not the bus this"
+                        " lake was filled from; restore the bus's folder or take an empty home"
+                    )
+                consumer.seek(partition, offset, topic=topic.name)
+
+    def _trim(self) -> None:
+        """Let a bus that does not expire records by itself drop those the lake holds."""
+        trim = getattr(self._bus, "trim", None)
+        if trim is None or time.monotonic() < self._next_trim:
+            return
+        self._next_trim = time.monotonic() + TRIM_EVERY_S
+        for topic in SINK_TOPICS:
+            trim(topic, now=datetime.now(UTC), behind_group=GROUP)
+
+    def _measure_lag(self, consumer: Consumer) -> None:
+        lag: dict[str, int] = {t.name: 0 for t in SINK_TOPICS}
+        for (topic, _), records in consumer.lag().items():
+            lag[topic] += records
+        for topic, records in lag.items():
+            self._metrics.gauge("sink_lag_records").labels(topic).set(records)
+
+    def _fail(self, error: Exception, backoff_s: float) -> None:
+        self._trouble = f"{type(error).__name__}: {error}"
+        self._metrics.counter("sink_failures_total").inc()
+        log.error("sink_failed", reason=str(error), retry_in_s=backoff_s)
+        self._stop.wait(backoff_s)
+
+
+def missing(lake: Lake, topic: Topic, ends: dict[int, int]) -> dict[int, int]:
+    """By partition, how many records below `ends` are not in the lake yet."""
+    held = lake.positions(topic.name, writer=GROUP)
+    return {p: end - held.get(p, 0) for p, end in ends.items() if end > held.get(p, 0)}
