@@ -1,0 +1,216 @@
+"""Fits the two towers to a source of examples; the same seed gives the same weights."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from feedrank_core.features.encoding import FeatureSchema
+from feedrank_core.models.two_tower import Batch, TwoTower, sampled_softmax
+
+from feedrank_trainer.examples import Examples, concatenate, select
+
+ItemInputs = dict[str, np.ndarray]
+USER_FIELDS = ("history_actions", "history_ages_s", "profile", "interests", "dense")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What a run may turn. The values were tuned on ml-100k, as docs/measurements.md says."""
+
+    epochs: int = 8
+    batch_size: int = 512
+    num_uniform: int = 512
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-5
+    dropout: float = 0.2
+    id_dropout: float = 0.1
+    history_dropout: float = 0.1
+    patience: int = 2
+    budget_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """How an epoch went; `score` is the later slice's, None where there is none."""
+
+    number: int
+    loss: float
+    score: float | None
+    elapsed_s: float
+
+
+class Source(Protocol):
+    """Where examples come from: memory or shards."""
+
+    def pieces(self, rng: np.random.Generator) -> Iterator[Examples]:
+        """Shuffled pieces that fit in memory."""
+        ...
+
+
+def fit(
+    source: Source,
+    items: ItemInputs,
+    schema: FeatureSchema,
+    *,
+    config: TrainingConfig,
+    seed: int,
+    validate: Callable[[TwoTower], float] | None = None,
+    report: Callable[[Epoch], None] = lambda epoch: None,
+    start: TwoTower | None = None,
+) -> TwoTower:
+    """The towers with the best score on the later slice, or the last ones without a slice.
+
+    Stops after `patience` epochs without a better score, or when `budget_s` is spent.
+    """
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=False)
+    rng = np.random.default_rng(seed)
+    model = start or TwoTower(schema, dropout=config.dropout, id_dropout=config.id_dropout)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    log_q_N = log_frequencies(source, len(items["id_buckets"]), config)
+    best_score, best_state, waited = -math.inf, None, 0
+    started = time.monotonic()
+    for number in range(1, config.epochs + 1):
+        loss = run_epoch(model, optimiser, source, items, log_q_N, config=config, rng=rng)
+        score = None if validate is None else validate(model.eval())
+        report(Epoch(number, loss, score, time.monotonic() - started))
+        if score is not None:
+            waited = 0 if score > best_score else waited + 1
+            if score > best_score:
+                best_score, best_state = score, snapshot(model)
+            if waited >= config.patience:
+                break
+        if time.monotonic() - started > config.budget_s:
+            break
+    if best_state is not None:
+        model.load_state_dict(best_state)
+    return model.eval()
+
+
+def snapshot(model: TwoTower) -> dict[str, torch.Tensor]:
+    """A copy of the weights."""
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def run_epoch(
+    model: TwoTower,
+    optimiser: torch.optim.Optimizer,
+    source: Source,
+    items: ItemInputs,
+    log_q_N: np.ndarray,
+    *,
+    config: TrainingConfig,
+    rng: np.random.Generator,
+) -> float:
+    """One pass; answers the mean loss."""
+    model.train()
+    losses: list[float] = []
+    for examples in batches(source.pieces(rng), config.batch_size, rng):
+        batch = assemble(examples, items, log_q_N, config=config, rng=rng)
+        score_BC, hidden_BC = model(batch)
+        column_C = torch.cat([batch.positive, batch.negative])
+        loss = sampled_softmax(score_BC, hidden_BC, batch.log_q[column_C])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimiser.step()
+        losses.append(loss.item())
+    return float(np.mean(losses)) if losses else math.nan
+
+
+def batches(
+    pieces: Iterator[Examples], batch_size: int, rng: np.random.Generator
+) -> Iterator[Examples]:
+    """Batches of `batch_size`; what is left of a piece joins the next, the last may be short."""
+    rest: Examples | None = None
+    for piece in pieces:
+        joined = piece if rest is None else concatenate([rest, piece])
+        count = len(joined["user"])
+        whole = count - count % batch_size
+        for start in range(0, whole, batch_size):
+            yield select(joined, np.arange(start, start + batch_size))
+        rest = select(joined, np.arange(whole, count))
+    if rest is not None and len(rest["user"]) > 1:
+        yield rest
+
+
+def log_frequencies(source: Source, num_items: int, config: TrainingConfig) -> np.ndarray:
+    """Log of the expected columns of a batch that hold each item. Shapes: (N,) float32."""
+    counts = np.zeros(num_items)
+    for piece in source.pieces(np.random.default_rng(0)):
+        counts += np.bincount(piece["positive"], minlength=num_items)
+    in_batch = config.batch_size * counts / max(1.0, counts.sum())
+    return np.log(in_batch + config.num_uniform / num_items).astype(np.float32)
+
+
+def assemble(
+    examples: Examples,
+    items: ItemInputs,
+    log_q_N: np.ndarray,
+    *,
+    config: TrainingConfig,
+    rng: np.random.Generator,
+) -> Batch:
+    """The batch on its distinct items, with shared uniform negatives drawn."""
+    num_items = len(log_q_N)
+    negative = rng.integers(0, num_items, config.num_uniform)
+    history = examples["history"]
+    mask = (history >= 0) & (rng.random(history.shape) >= config.history_dropout)
+    needed = np.concatenate([history[mask], examples["positive"], negative])
+    distinct, place = np.unique(needed, return_inverse=True)
+    local = np.zeros(history.shape, np.int64)
+    local[mask] = place[: mask.sum()]
+    rest = place[mask.sum() :]
+    users = {name: torch.from_numpy(examples[name]) for name in USER_FIELDS}
+    users["history_mask"] = torch.from_numpy(mask.astype(np.float32))
+    return Batch(
+        item_inputs=gather_items(items, distinct),
+        user_inputs=users,
+        history=torch.from_numpy(local),
+        positive=torch.from_numpy(rest[: len(history)]),
+        negative=torch.from_numpy(rest[len(history) :]),
+        log_q=torch.from_numpy(log_q_N[distinct]),
+        user=torch.from_numpy(examples["user"]),
+    )
+
+
+def gather_items(items: ItemInputs, rows: np.ndarray) -> dict[str, torch.Tensor]:
+    """Item inputs of some rows, text cut to the longest of them."""
+    gathered = {name: values[rows] for name, values in items.items()}
+    for bag in ("text", "tags"):
+        longest = max(1, int((gathered[bag] != 0).sum(axis=1).max(initial=1)))
+        gathered[bag] = gathered[bag][:, :longest]
+    return {name: torch.from_numpy(values) for name, values in gathered.items()}
+
+
+@torch.no_grad()
+def item_vectors(model: TwoTower, items: ItemInputs, *, chunk: int = 8192) -> np.ndarray:
+    """Vectors of the whole catalogue. Shapes: (N, D) float32."""
+    rows = np.arange(len(items["id_buckets"]))
+    parts = np.array_split(rows, max(1, math.ceil(len(rows) / chunk)))
+    return np.concatenate([model.items(**gather_items(items, part)).numpy() for part in parts])
+
+
+@torch.no_grad()
+def user_vectors(
+    model: TwoTower, readers: Examples, vectors: np.ndarray, *, chunk: int = 2048
+) -> np.ndarray:
+    """Vectors of readers as described. Shapes: (B, D) float32."""
+    found: list[np.ndarray] = []
+    for start in range(0, len(readers["user"]), chunk):
+        part = select(readers, np.arange(start, min(start + chunk, len(readers["user"]))))
+        mask = part["history"] >= 0
+        history = vectors[np.where(mask, part["history"], 0)] * mask[:, :, None]
+        inputs = {name: torch.from_numpy(part[name]) for name in USER_FIELDS}
+        inputs["history_vectors"] = torch.from_numpy(history.astype(np.float32))
+        inputs["history_mask"] = torch.from_numpy(mask.astype(np.float32))
+        found.append(model.users(**inputs).numpy())
+    return np.concatenate(found)
