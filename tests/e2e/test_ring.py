@@ -1,0 +1,128 @@
+import json
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from feedrank_cli.demo import own_settings
+from feedrank_cli.show import MAX_COMMON, common_share, like, look, rare_items, two_readers
+from feedrank_cli.supervision import Supervisor
+
+pytestmark = pytest.mark.slow
+WORLD = ("--users", "600", "--items", "1500", "--days", "10", "--seed", "3")
+
+
+class Machine:
+    """One installation: a home, free ports, and the command line told of both."""
+
+    def __init__(self, home):
+        self.settings = own_settings(home)
+        self.supervisor = Supervisor(self.settings)
+
+    def feedrank(self, *arguments, code=0, timeout=300):
+        done = subprocess.run(
+            [sys.executable, "-m", "feedrank_cli", *arguments],
+            env=os.environ | self.settings.environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory):
+    machine = Machine(tmp_path_factory.mktemp("ring"))
+    machine.feedrank("up")
+    yield machine
+    machine.supervisor.stop()
+
+
+@pytest.fixture(scope="module")
+def first_day(machine, tmp_path_factory):
+    world = tmp_path_factory.mktemp("world")
+    machine.feedrank("simulate", "bulk", "--out", str(world), *WORLD)
+    machine.feedrank("import", "parquet", str(world))
+    again = machine.feedrank("import", "parquet", str(world))
+    assert "were there already" in again
+    machine.feedrank("daily", "--epochs", "3")
+    one, other = two_readers(machine.settings)
+    return look(machine.settings, one), look(machine.settings, other)
+
+
+def test_two_readers_get_different_feeds(first_day):
+    assert common_share(*first_day) <= MAX_COMMON
+
+
+def test_likes_change_the_next_days_feed(machine, first_day):
+    before = first_day[0]
+    category, items = rare_items(machine.settings, before)
+    like(machine.settings, before.user, items)
+    machine.feedrank("daily", "--epochs", "3")
+    after = look(machine.settings, before.user, not_bundle=before.bundle)
+    assert after.share(category) > before.share(category)
+    assert not {*items} & {*after.items}
+
+
+def test_the_feed_command_prints_what_the_gateway_answers(machine, first_day):
+    user = first_day[0].user
+    page = json.loads(machine.feedrank("feed", user, "--json", "--limit", "5"))
+    assert page["user_id"] == user
+    assert len(page["items"]) == 5
+    assert user in machine.feedrank("feed", user)
+
+
+def test_a_failing_step_publishes_nothing_and_the_run_goes_on_where_it_stopped(machine, first_day):
+    user = first_day[0].user
+    current = look(machine.settings, user).bundle
+    tables = machine.settings.place.features
+    moved = tables.with_name("moved")
+    run = machine.settings.place.runs / "20260101T000000000000Z"
+    run.mkdir()
+    (run / "done.json").write_text(json.dumps({"collect": 0, "catalogue": 0, "features": 0}))
+    pinned = {"as_of": "2026-01-01T00:00:00Z", "offsets": {}}
+    (run / "offsets.json").write_text(json.dumps(pinned))
+    tables.rename(moved)
+    try:
+        said = machine.feedrank("daily", "--run", run.name, code=1)
+    finally:
+        moved.rename(tables)
+    assert "Step pairs failed" in said
+    assert f"--run {run.name}" in said
+    assert look(machine.settings, user).bundle == current
+
+
+@pytest.mark.parametrize("service", ["lake_sink", "gateway", "bus"])
+def test_a_killed_service_comes_back(machine, service):
+    pid = machine.supervisor.states()[service]["pid"]
+    os.kill(pid, 9)
+    deadline = time.monotonic() + 60
+    while machine.supervisor.states()[service]["pid"] in (0, pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    machine.feedrank("up")
+    assert "ready" in machine.feedrank("status")
+
+
+def test_a_port_in_use_is_named_with_its_service_and_setting(machine, tmp_path):
+    port = str(machine.settings.gateway_port)
+    other = Machine(tmp_path)
+    other.settings = other.settings.model_copy(update={"gateway_port": int(port)})
+    said = other.feedrank("up", code=1)
+    assert port in said
+    assert "gateway" in said
+    assert "FEEDRANK_GATEWAY_PORT" in said
+    assert not other.supervisor.members()
+
+
+def test_down_leaves_no_process(tmp_path):
+    machine = Machine(tmp_path)
+    machine.feedrank("up")
+    pids = [process.pid for process in machine.supervisor.members()]
+    assert len(pids) >= 7
+    machine.feedrank("down")
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    assert not machine.supervisor.members()
