@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from feedrank_core.contracts.topics import TOPICS
+from feedrank_core.runtime.lake_schema import contract_table
 from feedrank_simulator import bulk
 from feedrank_simulator.bulk import TABLES, write_history
 from feedrank_simulator.rendering import item_index, item_table, item_tables
@@ -53,6 +54,15 @@ def test_every_row_validates_against_its_contract(history: dict[str, pa.Table], 
     assert rows
     for row in rows:
         model.model_validate(unflattened(row))
+
+
+@pytest.mark.parametrize("topic", TABLES)
+def test_the_lake_takes_every_table_as_it_is(history: dict[str, pa.Table], topic: str) -> None:
+    landed = contract_table(topic, history[topic])
+    assert landed.num_rows == history[topic].num_rows
+    for name in history[topic].column_names:
+        assert landed[name].null_count == history[topic][name].null_count
+    assert landed["date"].null_count == 0
 
 
 def test_events_name_known_items_and_readers_and_join_to_their_slate(

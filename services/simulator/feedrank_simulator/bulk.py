@@ -29,7 +29,7 @@ from feedrank_simulator.world import World
 TABLES = ("items", "users", "impressions", "interactions", "slates")
 READERS_PER_BLOCK = 2048
 PAGE_SIZE = 20
-SESSIONS_PER_DAY = 1.2
+SESSIONS_PER_DAY = 2.0
 MAX_SESSIONS_PER_DAY = 8
 PAUSE_S = 120.0
 DAY_S = 86_400.0
