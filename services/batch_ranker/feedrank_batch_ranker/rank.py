@@ -136,8 +136,16 @@ class Ranker:
         row, key = readers.seen
         index = self._encoder.dense_indices(key)
         seen = row[index >= 0], index[index >= 0]
-        index_BK, score_BK = self.index.search(self._encoder.vectors(readers), self._depth(seen[0]))
+        query_BD = self._encoder.vectors(readers)
         own_B = np.array([self._creator_of.get(user, -1) for user in readers.ids])
+        chosen = self._choose(query_BD, seen, own_B, self._depth(seen[0]))
+        return [(user, i, s) for user, (i, s) in zip(readers.ids, chosen, strict=True)]
+
+    def _choose(
+        self, query_BD: np.ndarray, seen: tuple[np.ndarray, np.ndarray], own_B: np.ndarray, k: int
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Search `k` deep; twice as deep, to a limit, for users who lost too many to the rules."""
+        index_BK, score_BK = self.index.search(query_BD, k)
         allowed_BK = allowed(
             index_BK,
             seen=seen,
@@ -145,8 +153,18 @@ class Ranker:
             creator_N=self._creator_N,
             own_creator_B=own_B,
         )
-        chosen = best(index_BK, score_BK, allowed_BK, self.settings.num_candidates)
-        return [(user, i, s) for user, (i, s) in zip(readers.ids, chosen, strict=True)]
+        count = self.settings.num_candidates
+        chosen = best(index_BK, score_BK, allowed_BK, count)
+        short = np.flatnonzero(allowed_BK.sum(axis=1) < count)
+        deepest = min(2 * self.settings.max_search, len(self._active_N))
+        if len(short) and k < deepest:
+            row, index = seen
+            inside = np.isin(row, short)
+            moved = np.searchsorted(short, row[inside]), index[inside]
+            deeper = self._choose(query_BD[short], moved, own_B[short], min(2 * k, deepest))
+            for row_number, found in zip(short, deeper, strict=True):
+                chosen[row_number] = found
+        return chosen
 
     def _depth(self, seen_row: np.ndarray) -> int:
         """How many to fetch so that enough is left for whoever has seen most of the chunk."""
