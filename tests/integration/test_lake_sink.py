@@ -1,0 +1,134 @@
+"""The lake sink: every record once in the lake, whatever fails between."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+import pytest
+from feedrank_core.contracts.topics import INTERACTIONS, ITEMS, with_dead_letters
+from feedrank_core.runtime.bus import Outgoing
+from feedrank_core.runtime.bus_memory import MemoryBus
+from feedrank_core.runtime.lake import Lake, LakeError
+from feedrank_core.runtime.metrics import Metrics
+from feedrank_ingestion.collect import CollectTimeoutError, collect
+from feedrank_ingestion.lake_sink import GROUP, SINK_TOPICS, LakeSink, ReplacedBusError
+
+T0 = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@pytest.fixture
+def bus() -> MemoryBus:
+    bus = MemoryBus()
+    bus.create_topics()
+    return bus
+
+
+def event(n: int) -> Outgoing:
+    value = {
+        "event_id": f"e{n}",
+        "event_type": "click",
+        "user_id": f"u{n % 5}",
+        "item_id": "i1",
+        "occurred_at": T0,
+        "accepted_at": T0,
+    }
+    return Outgoing(f"u{n % 5}", orjson.dumps(value))
+
+
+def sink_over(bus: MemoryBus, root: Path) -> LakeSink:
+    metrics = Metrics("ingestion")
+    return LakeSink(bus=bus, lake=Lake(root), metrics=metrics, max_rows=100, max_seconds=0.05)
+
+
+def step(bus: MemoryBus, sink: LakeSink) -> int:
+    with bus.consumer(SINK_TOPICS, group=GROUP, member="m") as consumer:
+        sink._resume(consumer)
+        return sink.step(consumer)
+
+
+def num_rows(root: Path) -> int:
+    row = Lake(root).connect().execute("SELECT count(*) FROM _interactions").fetchone()
+    assert row is not None
+    return row[0]
+
+
+def test_what_the_bus_holds_reaches_the_lake_and_is_committed(
+    bus: MemoryBus, tmp_path: Path
+) -> None:
+    bus.publisher().publish(INTERACTIONS, [event(n) for n in range(10)])
+    assert step(bus, sink_over(bus, tmp_path)) == 10
+    assert num_rows(tmp_path) == 10
+    assert bus.committed(INTERACTIONS, group=GROUP) == bus.end_offsets(INTERACTIONS)
+
+
+def test_a_crash_between_lake_and_commit_adds_no_row_twice(bus: MemoryBus, tmp_path: Path) -> None:
+    bus.publisher().publish(INTERACTIONS, [event(n) for n in range(10)])
+    with bus.consumer(SINK_TOPICS, group=GROUP, member="m") as consumer:
+        sink = sink_over(bus, tmp_path)
+        assert sink._keep(sink._read(consumer))
+    bus.publisher().publish(INTERACTIONS, [event(n) for n in range(10, 13)])
+    assert step(bus, sink_over(bus, tmp_path)) == 3
+    assert num_rows(tmp_path) == 13
+
+
+def test_a_record_that_cannot_be_used_goes_to_the_dead_letters(
+    bus: MemoryBus, tmp_path: Path
+) -> None:
+    bad = [Outgoing("u1", b"{"), Outgoing("u1", b'{"event_id": ""}'), event(1)]
+    bus.publisher().publish(INTERACTIONS, bad)
+    assert step(bus, sink_over(bus, tmp_path)) == 3
+    assert num_rows(tmp_path) == 1
+    twin = with_dead_letters()[INTERACTIONS.dlq]
+    with bus.consumer([twin], group="t", member="m") as consumer:
+        letters = [orjson.loads(r.value or b"") for r in consumer.poll(max_records=9, timeout_s=0)]
+    assert len(letters) == 2
+    assert "event_id" in letters[1]["reason"]
+    assert letters[1]["refused_by"] == GROUP
+
+
+def test_a_full_disk_is_waited_out_and_nothing_is_committed_meanwhile(
+    bus: MemoryBus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feedrank_ingestion.lake_sink.FIRST_BACKOFF_S", 0.01)
+    bus.publisher().publish(INTERACTIONS, [event(n) for n in range(4)])
+    sink = sink_over(bus, tmp_path)
+    append, failures = sink._lake.append, []
+
+    def full(*args: object, **options: object) -> int:
+        if len(failures) < 2:
+            failures.append(bus.committed(INTERACTIONS, group=GROUP))
+            raise LakeError("no space left on device")
+        assert sink.ready() == "LakeError: no space left on device"
+        return append(*args, **options)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(sink._lake, "append", full)
+    assert step(bus, sink) == 4
+    assert all(not any(committed.values()) for committed in failures)
+    assert sink.ready() is None
+    assert num_rows(tmp_path) == 4
+
+
+def test_a_lake_that_is_ahead_of_the_bus_stops_the_sink(bus: MemoryBus, tmp_path: Path) -> None:
+    bus.publisher().publish(INTERACTIONS, [event(1)])
+    step(bus, sink_over(bus, tmp_path))
+    other = MemoryBus()
+    other.create_topics()
+    with pytest.raises(ReplacedBusError, match=r"interactions/\d"):
+        step(other, sink_over(other, tmp_path))
+
+
+def test_collect_pins_the_end_of_the_bus_once_the_lake_holds_it(
+    bus: MemoryBus, tmp_path: Path
+) -> None:
+    bus.publisher().publish(INTERACTIONS, [event(n) for n in range(4)])
+    run = tmp_path / "run"
+    with pytest.raises(CollectTimeoutError, match="interactions 4"):
+        collect(bus, Lake(tmp_path / "lake"), run, timeout_s=0.0)
+    step(bus, sink_over(bus, tmp_path / "lake"))
+    collect(bus, Lake(tmp_path / "lake"), run, timeout_s=0.0)
+    pinned = orjson.loads((run / "offsets.json").read_bytes())
+    assert datetime.fromisoformat(pinned["as_of"]).tzinfo is not None
+    assert sum(pinned["offsets"].values()) == 4
+    assert set(pinned["offsets"]) >= {f"{ITEMS.name}/0", f"{INTERACTIONS.name}/7"}
