@@ -1,0 +1,78 @@
+"""Exports both towers to ONNX and holds the files equal to torch before anyone trusts them."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from feedrank_core.contracts.bundle import EMBEDDING_DIM, Part
+from feedrank_core.features.encoding import HISTORY_LENGTH, ITEM_INPUTS, USER_INPUTS
+from feedrank_core.models.two_tower import TwoTower
+from torch import nn
+
+TOLERANCE = 1e-4
+"""Largest difference between torch and onnxruntime; float32 sums in another order."""
+
+OUTPUT = "vector"
+
+
+class ParityError(RuntimeError):
+    """An exported encoder does not answer as the tower it came from."""
+
+
+def export_encoders(
+    model: TwoTower,
+    bundle: Path,
+    items: dict[str, np.ndarray],
+    users: dict[str, np.ndarray],
+) -> None:
+    """Write both encoders with a dynamic batch. Raises: ParityError."""
+    history = np.random.default_rng(0).normal(
+        size=(len(users["dense"]), HISTORY_LENGTH, EMBEDDING_DIM)
+    )
+    users = {"history_vectors": history.astype(np.float32), **users}
+    export(model.items, bundle / Part.ITEM_ENCODER, {n: items[n] for n in ITEM_INPUTS})
+    export(model.users, bundle / Part.USER_ENCODER, {n: users[n] for n in USER_INPUTS})
+
+
+def export(tower: nn.Module, path: Path, inputs: dict[str, np.ndarray]) -> None:
+    """Write one tower and check it on a batch of another size."""
+    tower.eval()
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in inputs.items()}
+    sample = tuple(at_least_two(t) for t in tensors.values())
+    batch = torch.export.Dim("batch", min=1, max=1 << 24)
+    with warnings.catch_warnings():
+        # The exporter warns of its own internals (deprecated onnxscript calls): not ours to mend.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            tower,
+            sample,
+            str(path),
+            input_names=list(inputs),
+            output_names=[OUTPUT],
+            dynamic_shapes=tuple({0: batch} for _ in sample),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    check_parity(tower, path, tensors)
+
+
+def at_least_two(values: torch.Tensor) -> torch.Tensor:
+    """A batch of 2: a batch of 1 would be taken for a constant."""
+    return torch.cat([values[:1], values[-1:]])
+
+
+@torch.no_grad()
+def check_parity(tower: nn.Module, path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Raises: ParityError where torch and onnxruntime differ by more than TOLERANCE."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for rows in (1, len(next(iter(tensors.values())))):
+        part = {name: values[:rows] for name, values in tensors.items()}
+        (found,) = session.run([OUTPUT], {name: v.numpy() for name, v in part.items()})
+        worst = float(np.abs(np.asarray(found) - tower(**part).numpy()).max())
+        if not worst <= TOLERANCE:
+            raise ParityError(f"{path.name} differs from torch by {worst:.2g} on {rows} rows")

@@ -1,0 +1,135 @@
+"""Writes the examples of a run: shards of Parquet, made of whole readers, in little memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from feedrank_core.contracts.features import Table
+from feedrank_core.contracts.ids import item_key
+from feedrank_core.features.encoding import FeatureSchema, action_ids, encode_profiles
+
+from feedrank_trainer.catalogue import Catalogue
+from feedrank_trainer.examples import Examples, Log, examples_of, write_shard
+from feedrank_trainer.labels import USER_DENSE, decayed_counters, labelled_actions, seconds
+
+ROWS_AT_A_TIME = 1 << 16
+PAIRS = "pairs"
+SUMMARY = "pairs.json"
+SCHEMA = "feature_schema.json"
+
+
+@dataclass(frozen=True)
+class Readers:
+    """Profiles by user id. Rows of `users.parquet`, in its order."""
+
+    table: pa.Table
+    row_of: dict[str, int]
+
+    @classmethod
+    def read(cls, path: Path) -> Readers:
+        """The readers of a feature table; none where there is no file."""
+        if not path.exists():
+            return cls(pa.table({"user_id": pa.array([], pa.string())}), {})
+        table = pq.read_table(path)
+        return cls(table, {u: n for n, u in enumerate(table["user_id"].to_pylist())})
+
+    def profiles(self, schema: FeatureSchema) -> dict[str, np.ndarray]:
+        """Encoded profiles, and one unknown reader after the last. Shapes: (U + 1, ...)."""
+        names = ("country", "age_band", "platform", "interests")
+        present = [n for n in names if n in self.table.column_names]
+        columns = {n: [*self.table[n].to_pylist(), None] for n in present}
+        return encode_profiles(schema, columns, self.table.num_rows + 1)
+
+
+def write_pairs(
+    features: Path, run: Path, *, as_of: datetime, connection: duckdb.DuckDBPyConnection
+) -> int:
+    """Write the shards, the schema they were encoded by, and a summary; answers their number."""
+    catalogue = Catalogue.read(features / Table.CATALOGUE.value)
+    readers = Readers.read(features / Table.USERS.value)
+    schema = FeatureSchema.fit(
+        {n: catalogue.table[n].to_pylist() for n in ("item_id", "category", "language")},
+        {n: readers.table[n].to_pylist() for n in ("country",) if n in readers.table.column_names},
+        user_dense=USER_DENSE,
+    )
+    folder = run / PAIRS
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob("*.parquet"):
+        stale.unlink()
+    profiles = readers.profiles(schema)
+    actions = labelled_actions(features, as_of=as_of, connection=connection, rows=ROWS_AT_A_TIME)
+    pairs = 0
+    times: list[np.ndarray] = []
+    for number, whole in enumerate(whole_readers(actions)):
+        examples = examples_from(whole, catalogue, readers, profiles, schema)
+        write_shard(folder / f"{number:05d}.parquet", examples)
+        pairs += len(examples["user"])
+        times.append(examples["at_s"])
+    (run / SCHEMA).write_text(schema.model_dump_json())
+    at_s = np.concatenate(times) if times else np.empty(0)
+    cuts = np.quantile(at_s, (0.85, 0.92)).tolist() if len(at_s) else [0.0, 0.0]
+    summary = {"as_of": as_of.isoformat(), "pairs": pairs, "cuts_s": cuts}
+    (run / SUMMARY).write_bytes(orjson.dumps(summary))
+    return pairs
+
+
+def whole_readers(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Tables that never split a reader: what is left of one waits for its next rows."""
+    waiting: pa.Table | None = None
+    for batch in batches:
+        table = pa.Table.from_batches([batch])
+        table = table if waiting is None else pa.concat_tables([waiting, table])
+        users = table["user_id"].to_numpy(zero_copy_only=False)
+        last = int(np.flatnonzero(users != users[-1])[-1]) + 1 if users[0] != users[-1] else 0
+        waiting = table.slice(last)
+        if last:
+            yield table.slice(0, last)
+    if waiting is not None and waiting.num_rows:
+        yield waiting
+
+
+def log_of(
+    table: pa.Table, catalogue: Catalogue, readers: Readers, schema: FeatureSchema
+) -> tuple[Log, np.ndarray]:
+    """The actions on items of the catalogue, and which rows of the table they are."""
+    item = catalogue.indices(table["item_key"].to_numpy())
+    kept = np.flatnonzero(item >= 0)
+    ids = table["user_id"].to_pylist()
+    user = [row if (row := readers.row_of.get(u)) is not None else stranger(u) for u in ids]
+    log = Log(
+        np.array(user, np.int64),
+        item,
+        action_ids(schema, table["action"].to_pylist()),
+        seconds(table["at"]),
+        table["is_label"].to_numpy(zero_copy_only=False).astype(bool),
+    )
+    order = kept[np.lexsort((log.at_s[kept], log.user[kept]))]
+    return log.rows(order), order
+
+
+def stranger(user_id: str) -> int:
+    """A number for a reader without a row, above every row number."""
+    return 1 << 61 | item_key(user_id) & (1 << 61) - 1
+
+
+def examples_from(
+    table: pa.Table,
+    catalogue: Catalogue,
+    readers: Readers,
+    profiles: dict[str, np.ndarray],
+    schema: FeatureSchema,
+) -> Examples:
+    """Examples of whole readers."""
+    log, rows = log_of(table, catalogue, readers, schema)
+    dense = decayed_counters(table, seconds(table["at"]))[rows]
+    examples = examples_of(log, dense=dense)
+    row = np.minimum(examples["user"], readers.table.num_rows)
+    return examples | {name: values[row] for name, values in profiles.items()}

@@ -1,0 +1,192 @@
+"""One training run: shards in, a sealed bundle out."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import orjson
+from feedrank_core.contracts.bundle import Manifest, Part, PopularLists, Stage
+from feedrank_core.contracts.features import Table
+from feedrank_core.features.encoding import FeatureSchema, encode_items
+from feedrank_core.models.two_tower import TwoTower
+from feedrank_core.runtime.bundle_store import Bundle, BundleStore
+
+from feedrank_trainer.catalogue import Catalogue
+from feedrank_trainer.examples import Shards, read_shard, select
+from feedrank_trainer.holdout import compare, holdout_from
+from feedrank_trainer.onnx_export import export_encoders
+from feedrank_trainer.pairs import PAIRS, SCHEMA, SUMMARY, Readers
+from feedrank_trainer.popularity import popular_lists, segments
+from feedrank_trainer.training import (
+    USER_FIELDS,
+    Epoch,
+    ItemInputs,
+    TrainingConfig,
+    fit,
+)
+
+PARITY_ROWS = 64
+REFIT_EPOCHS = 1
+"""After the evaluation: one pass over everything, so that the bundle knows the newest actions."""
+
+
+class RunError(RuntimeError):
+    """A run cannot go on; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `pairs` left behind, opened."""
+
+    schema: FeatureSchema
+    catalogue: Catalogue
+    readers: Readers
+    shards: tuple[Path, ...]
+    cuts_s: tuple[float, float]
+    as_of: datetime
+    user: np.ndarray
+    item: np.ndarray
+    at_s: np.ndarray
+
+
+def open_run(features: Path, run: Path) -> Prepared:
+    """The work of `pairs`. Raises: RunError where it is missing or empty."""
+    summary_file = run / SUMMARY
+    if not summary_file.exists():
+        raise RunError(f"{summary_file} is missing: run `python -m feedrank_trainer pairs` first")
+    summary = orjson.loads(summary_file.read_bytes())
+    shards = tuple(sorted((run / PAIRS).glob("*.parquet")))
+    if not summary["pairs"]:
+        raise RunError("there is no engaged action to learn from: send events, then run the day")
+    pieces = [piece for path in shards for piece in read_shard(path)]
+    user, item, at_s = (
+        np.concatenate([p[n] for p in pieces]) for n in ("user", "positive", "at_s")
+    )
+    return Prepared(
+        FeatureSchema.model_validate_json((run / SCHEMA).read_bytes()),
+        Catalogue.read(features / Table.CATALOGUE.value),
+        Readers.read(features / Table.USERS.value),
+        shards,
+        (summary["cuts_s"][0], summary["cuts_s"][1]),
+        datetime.fromisoformat(summary["as_of"]),
+        user,
+        item,
+        at_s,
+    )
+
+
+def train_bundle(
+    prepared: Prepared,
+    store: BundleStore,
+    *,
+    config: TrainingConfig,
+    seed: int,
+    offsets: dict[str, int],
+    report: Callable[[Epoch], None] = lambda epoch: None,
+) -> Bundle:
+    """Fit on what came before the cuts, measure on what came after, refit, seal."""
+    stop_s, test_s = prepared.cuts_s
+    num_items = len(prepared.catalogue.item_key)
+    columns = prepared.catalogue.columns()
+    slices = [
+        holdout_from(prepared.shards, num_items, start_s=start, stop_s=stop, seed=seed)
+        for start, stop in ((stop_s, test_s), (test_s, np.inf))
+    ]
+    trained_N = had_positive(prepared, stop_s, num_items)
+    items = encode_items(prepared.schema, columns, trained=trained_N)
+    early = slices[0]
+    model = fit(
+        Shards(prepared.shards, stop_s=stop_s) if early else Shards(prepared.shards),
+        items,
+        prepared.schema,
+        config=config,
+        seed=seed,
+        validate=None if early is None else lambda towers: early.ndcg(towers, items),
+        report=report,
+    )
+    metrics: dict[str, dict[str, float]] = {}
+    if (late := slices[1]) is not None:
+        scores = {"two_tower": late.model_scores(model, items), **late.baseline_scores()}
+        metrics = compare(late, scores, seed=seed)
+    trained_N = had_positive(prepared, np.inf, num_items)
+    items = encode_items(prepared.schema, columns, trained=trained_N)
+    if early is not None:
+        again = TrainingConfig(**{**asdict(config), "epochs": REFIT_EPOCHS})
+        everything = Shards(prepared.shards)
+        model = fit(everything, items, prepared.schema, config=again, seed=seed, start=model)
+    return write_bundle(
+        prepared, store, model, items, trained_N, metrics, config=config, seed=seed, offsets=offsets
+    )
+
+
+def had_positive(prepared: Prepared, before_s: float, num_items: int) -> np.ndarray:
+    """Which items had a positive before a time. Shapes: (N,) bool."""
+    return np.bincount(prepared.item[prepared.at_s < before_s], minlength=num_items) > 0
+
+
+def write_bundle(
+    prepared: Prepared,
+    store: BundleStore,
+    model: TwoTower,
+    items: ItemInputs,
+    trained_N: np.ndarray,
+    metrics: dict[str, dict[str, float]],
+    *,
+    config: TrainingConfig,
+    seed: int,
+    offsets: dict[str, int],
+) -> Bundle:
+    """Write every part but the index, and seal."""
+    now = datetime.now(UTC)
+    bundle_id = f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+    path = store.create(bundle_id)
+    prepared.catalogue.write(path, trained_N)
+    np.savez(path / Part.ITEM_INPUTS, **items)  # pyright: ignore[reportArgumentType]
+    (path / Part.FEATURE_SCHEMA).write_text(prepared.schema.model_dump_json(indent=2))
+    (path / Part.METRICS).write_bytes(orjson.dumps(metrics, option=orjson.OPT_INDENT_2))
+    (path / Part.POPULAR).write_text(popular_of(prepared, path).model_dump_json())
+    piece = select_first(prepared)
+    head = {name: values[:PARITY_ROWS] for name, values in items.items()}
+    export_encoders(model, path, head, piece)
+    return store.seal(
+        Manifest(
+            bundle_id=bundle_id,
+            stage=Stage.TRAINED,
+            created_at=now,
+            as_of=prepared.as_of,
+            num_items=len(trained_N),
+            seed=seed,
+            offsets=offsets,
+            config={**asdict(config), "pairs": len(prepared.item)},
+            metrics={k: v for k, v in metrics.get("two_tower", {}).items() if v == v},
+            files={},
+        )
+    )
+
+
+def popular_of(prepared: Prepared, path: Path) -> PopularLists:
+    """The bundle's popular lists."""
+    table = prepared.readers.table
+    known = {"country", "platform"} <= set(table.column_names)
+    return popular_lists(
+        prepared.item,
+        prepared.at_s,
+        prepared.user,
+        segments(table["country"].to_pylist(), table["platform"].to_pylist()) if known else {},
+        active_N=np.load(path / Part.ITEM_ACTIVE),
+        created_s_N=np.load(path / Part.ITEM_CREATED),
+        as_of_s=prepared.as_of.timestamp(),
+    )
+
+
+def select_first(prepared: Prepared) -> dict[str, np.ndarray]:
+    """User inputs of the first examples, for the parity check."""
+    piece = next(iter(read_shard(prepared.shards[0], rows=PARITY_ROWS)))
+    piece = select(piece, np.arange(len(piece["user"])))
+    mask = (piece["history"] >= 0).astype(np.float32)
+    return {**{name: piece[name] for name in USER_FIELDS}, "history_mask": mask}
