@@ -230,8 +230,8 @@ def cache_twin(request, server):
 
 async def test_both_caches_hold_what_was_served(cache_twin: Cache):
     assert (await cache_twin.read("b", "u", None)).served is None
-    await cache_twin.append_served("u", "s", b"12345678")
-    await cache_twin.append_served("u", "s", b"abcdefgh")
+    await cache_twin.append_served("u", "s", b"12345678", is_first=True)
+    await cache_twin.append_served("u", "s", b"abcdefgh", is_first=False)
     read = await cache_twin.read("b", "u", "s")
     assert (read.candidates, read.seen, read.served) == (None, None, b"12345678abcdefgh")
     assert (await cache_twin.read("b", "u", "other")).served is None
@@ -245,7 +245,7 @@ async def test_both_caches_say_when_they_are_down(server):
         with pytest.raises(CacheUnavailableError):
             await cache.read("b", "u", None)
         with pytest.raises(CacheUnavailableError):
-            await cache.append_served("u", "s", b"12345678")
+            await cache.append_served("u", "s", b"12345678", is_first=True)
         await cache.close()
 
 

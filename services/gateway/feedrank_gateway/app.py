@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from feedrank_core.runtime.bundle_store import BundleStore
-from feedrank_core.runtime.bus import Publisher
+from feedrank_core.runtime.bus_redis import RedisBus
 from feedrank_core.runtime.home import Home
 from feedrank_core.runtime.http import create_app
 from feedrank_core.runtime.logs import configure
@@ -43,7 +43,7 @@ def build(settings: Settings) -> FastAPI:
         on_swap=lambda outcome: swaps.labels(outcome).inc(),
     )
     slates = SlateLog(
-        lambda: _publisher(settings.bus_url),
+        RedisBus(settings.bus_url).publisher,
         capacity=settings.slate_queue,
         on_published=metrics.counter("slates_published_total").inc,
         on_dropped=metrics.counter("slates_dropped_total").inc,
@@ -52,12 +52,6 @@ def build(settings: Settings) -> FastAPI:
     cursors = CursorCodec(secret.encode() if secret else load_secret(home.run / "cursor.key"))
     cache = RedisCache(settings.cache_url, timeout_s=timeout_s)
     return assemble(cache, watcher, slates, cursors, metrics)
-
-
-def _publisher(url: str) -> Publisher:
-    from feedrank_core.runtime.bus_redis import RedisBus
-
-    return RedisBus(url).publisher()
 
 
 def assemble(

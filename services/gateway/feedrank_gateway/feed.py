@@ -90,7 +90,7 @@ class FeedService:
             ranked = _page(bundle, request, read, degraded, self._clock())
         chosen = ranked.take(np.arange(min(request.limit, len(ranked), MAX_SERVED - num_before)))
         if not degraded or Degraded.SERVED not in degraded:
-            await self._write_served(request.user_id, session_id, chosen, degraded)
+            await self._write_served(request, session_id, chosen, degraded)
         more = len(ranked) > len(chosen) and num_before + len(chosen) < MAX_SERVED
         after = Cursor(session_id, num_before + len(chosen))
         page = Page(
@@ -109,12 +109,17 @@ class FeedService:
         return page
 
     async def _write_served(
-        self, user_id: str, session_id: str, chosen: Candidates, degraded: list[Degraded]
+        self, request: FeedRequest, session_id: str, chosen: Candidates, degraded: list[Degraded]
     ) -> None:
         if not len(chosen):
             return
         try:
-            await self._cache.append_served(user_id, session_id, chosen.key_N.tobytes())
+            await self._cache.append_served(
+                request.user_id,
+                session_id,
+                chosen.key_N.tobytes(),
+                is_first=request.cursor is None,
+            )
         except CacheUnavailableError:
             degraded.append(Degraded.SERVED)
 

@@ -20,13 +20,15 @@ class CacheRead:
 
 
 class Cache(Protocol):
-    """The reader's keys in the cache. Each call is one round trip."""
+    """The reader's keys in the cache. Reads are one round trip."""
 
     async def read(self, bundle_id: str, user_id: str, session_id: str | None) -> CacheRead:
         """Candidates, seen and (with a session) served keys. Raises: CacheUnavailableError."""
         ...
 
-    async def append_served(self, user_id: str, session_id: str, keys: bytes) -> None:
+    async def append_served(
+        self, user_id: str, session_id: str, keys: bytes, *, is_first: bool
+    ) -> None:
         """Add packed int64 item keys to what this session was served, and renew its life.
 
         Raises: CacheUnavailableError.

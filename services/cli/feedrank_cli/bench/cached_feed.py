@@ -63,7 +63,8 @@ def run(home: Home, *, quick: bool, seed: int) -> Report:
         for _ in range(rounds):
             for name, port in ports.items():
                 results[name].append(_attack(vegeta, port, num_users, seconds, folder))
-        report.figure("slates_dropped", system.slates_dropped(ports["gateway"]))
+        for name in ("slates_dropped_total", "degraded_total"):
+            report.figure(name.removesuffix("_total"), _counted(ports["gateway"], name))
     _fill(report, results, num_users, num_items)
     return report
 
@@ -89,6 +90,7 @@ def _fill(
     report.bound("requests_per_s", ">=", MIN_SHARE_HELD * RATE)
     report.bound("success_share", ">=", 1.0)
     report.bound("slates_dropped", "<=", 0)
+    report.bound("degraded", "<=", 0)
 
 
 class _System:
@@ -127,13 +129,6 @@ class _System:
                 users = range(start, min(start + 10_000, num_users))
                 client.mset({feed_data.KEY.format(user=f"u{user}"): answer for user in users})
 
-    @staticmethod
-    def slates_dropped(port: int) -> float:
-        """The gateway's own count, over all workers."""
-        text = _get(f"http://127.0.0.1:{port}/metrics").decode()
-        name = "feedrank_gateway_slates_dropped_total "
-        return sum(float(line[len(name) :]) for line in text.splitlines() if line.startswith(name))
-
     def _start_server(self, home: Home, role: Role) -> str:
         port, folder = _free_port(), home.run / role
         folder.mkdir(parents=True)
@@ -154,6 +149,14 @@ class _System:
             command, env=self._environment, stdout=subprocess.DEVNULL, stderr=self._log
         )
         self._stack.callback(_end, process)
+
+
+def _counted(port: int, name: str) -> float:
+    """One of the gateway's own counters, over all labels and workers."""
+    text = _get(f"http://127.0.0.1:{port}/metrics").decode()
+    full = f"feedrank_gateway_{name}"
+    lines = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return sum(float(value) for key, value in lines if key.split("{")[0] == full)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

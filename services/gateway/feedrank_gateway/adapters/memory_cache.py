@@ -24,11 +24,13 @@ class MemoryCache:
             get(SERVED.key(user=user_id, session=session_id)) if session_id else None,
         )
 
-    async def append_served(self, user_id: str, session_id: str, keys: bytes) -> None:
+    async def append_served(
+        self, user_id: str, session_id: str, keys: bytes, *, is_first: bool
+    ) -> None:
         """As the port says."""
         self._check()
         key = SERVED.key(user=user_id, session=session_id)
-        self.values[key] = self.values.get(key, b"") + keys
+        self.values[key] = (b"" if is_first else self.values.get(key, b"")) + keys
 
     async def close(self) -> None:
         """Nothing to release."""

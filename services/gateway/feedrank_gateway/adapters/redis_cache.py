@@ -1,24 +1,24 @@
-"""The cache in Redis: one MGET before the ranking, one APPEND after it."""
+"""The cache in Redis: one MGET before the ranking, one write after it."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from feedrank_core.contracts.redis_keys import CANDIDATES, SEEN, SERVED
-from feedrank_core.runtime.redis_clients import cache_client
-from redis.exceptions import RedisError
 
+from feedrank_gateway.adapters.resp import RespClient
 from feedrank_gateway.breaker import Breaker
 from feedrank_gateway.ports import CacheRead, CacheUnavailableError
+
+Answer = TypeVar("Answer")
 
 
 class RedisCache:
     """Cache on Redis behind a breaker. Nothing connects before the first call."""
 
     def __init__(self, url: str, *, timeout_s: float, breaker: Breaker | None = None) -> None:
-        self._redis = cache_client(url, timeout_s=timeout_s)
-        # A short stall at a thousand requests a second must not look like a dead server.
-        self._redis.connection_pool.max_connections = 1024
+        self._redis = RespClient(url, timeout_s=timeout_s)
         self._breaker = breaker or Breaker()
 
     async def read(self, bundle_id: str, user_id: str, session_id: str | None) -> CacheRead:
@@ -26,37 +26,39 @@ class RedisCache:
         keys = [CANDIDATES.key(bundle=bundle_id, user=user_id), SEEN.key(user=user_id)]
         if session_id is not None:
             keys.append(SERVED.key(user=user_id, session=session_id))
-        found = await self._call("MGET", *keys)
+        self._check()
+        found = await self._guarded(self._redis.call("MGET", *keys))
         return CacheRead(found[0], found[1], found[2] if session_id is not None else None)
 
-    async def append_served(self, user_id: str, session_id: str, keys: bytes) -> None:
-        """Add keys to the session and renew its life, in one MULTI."""
-        key = SERVED.key(user=user_id, session=session_id)
+    async def append_served(
+        self, user_id: str, session_id: str, keys: bytes, *, is_first: bool
+    ) -> None:
+        """Add keys to the session and renew its life. Raises: CacheUnavailableError.
+
+        A session's first page is one SET with its time to live; later ones APPEND, so that two
+        pages asked for at once lose nothing.
+        """
+        key, ttl_s = SERVED.key(user=user_id, session=session_id), SERVED.ttl_s or 0
         self._check()
-        try:
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.append(key, keys)
-                pipe.expire(key, SERVED.ttl_s or 0)
-                await pipe.execute()
-        except (RedisError, OSError, TimeoutError) as error:
-            self._breaker.failed()
-            raise CacheUnavailableError(str(error)) from error
-        self._breaker.succeeded()
+        if is_first:
+            await self._guarded(self._redis.call("SET", key, keys, "EX", ttl_s))
+            return
+        await self._guarded(self._redis.call("APPEND", key, keys))
+        await self._guarded(self._redis.call("EXPIRE", key, ttl_s))
 
     async def close(self) -> None:
-        """Release connections."""
-        await self._redis.aclose()
+        """Release the connection."""
+        await self._redis.close()
 
     def _check(self) -> None:
         if not self._breaker.allows():
             raise CacheUnavailableError("the cache failed just now; waiting before the next try")
 
-    async def _call(self, *command: str) -> list[bytes | None]:
-        self._check()
+    async def _guarded(self, call: Awaitable[Answer]) -> Answer:
         try:
-            answer: Any = await self._redis.execute_command(*command)
-        except (RedisError, OSError, TimeoutError) as error:
+            answer = await call
+        except (OSError, TimeoutError) as error:
             self._breaker.failed()
-            raise CacheUnavailableError(str(error)) from error
+            raise CacheUnavailableError(str(error) or "no answer in time") from error
         self._breaker.succeeded()
         return answer
