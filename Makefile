@@ -6,7 +6,7 @@ BIN := .venv/bin
 PACKAGES := core ingestion feature_store trainer batch_ranker gateway simulator cli
 EDITABLE := $(foreach p,$(PACKAGES),-e services/$(p)) -e feature_repo
 
-.PHONY: help setup demo test lint format bench
+.PHONY: help setup demo test lint format docs bench
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
 
@@ -30,6 +30,9 @@ lint: setup ## style, types and the direction of imports
 
 format: setup ## put the code into the house style
 	@$(BIN)/ruff check --fix-only . && $(BIN)/ruff format .
+
+docs: setup ## pages drawn from the contracts
+	@$(BIN)/python -m feedrank_cli.generate_docs docs
 
 bench: setup ## every measurement, each with the floor of the same run
 	@$(BIN)/feedrank bench all

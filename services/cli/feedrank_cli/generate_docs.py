@@ -1,0 +1,93 @@
+"""`python -m feedrank_cli.generate_docs DOCS`: pages drawn from the contracts (`make docs`)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from feedrank_core.contracts.metrics import METRICS
+from feedrank_core.contracts.redis_keys import REDIS_KEYS
+from feedrank_core.contracts.topics import TOPICS
+
+NOTICE = "<!-- Drawn from the contracts by `make docs`; edit them, not this page. -->"
+
+
+def pages() -> dict[str, str]:
+    """Every generated page by its file name."""
+    return {"dataflow.md": dataflow(), "metrics.md": metrics()}
+
+
+def dataflow() -> str:
+    """Who writes and reads each topic and each Redis key."""
+    lines = [NOTICE, "", "# Data flow", "", "Topics in double arrows, Redis keys in single ones."]
+    lines += ["", "```mermaid", "flowchart LR"]
+    for name, topic in TOPICS.items():
+        node = f"t_{name.replace('-', '_')}"
+        lines.append(f'    {node}[["{name}"]]')
+        lines += [f"    {writer} ==> {node}" for writer in sorted(topic.writers)]
+        lines += [f"    {node} ==> {reader}" for reader in sorted(topic.readers)]
+    for name, key in REDIS_KEYS.items():
+        lines.append(f'    k_{name}[("{key.template}")]')
+        lines.append(f"    {key.writer} --> k_{name}")
+        lines += [f"    k_{name} --> {reader}" for reader in sorted(key.readers)]
+    lines += ["```", "", "## Topics", ""]
+    lines += _table(
+        ("topic", "message", "key", "partitions", "compacted", "writers", "readers"),
+        [
+            (
+                f"`{t.name}`",
+                t.model.__name__,
+                t.key,
+                t.partitions,
+                "yes" if t.compacted else "no",
+                _names(t.writers),
+                _names(t.readers),
+            )
+            for t in TOPICS.values()
+        ],
+    )
+    lines += ["", "Each has a twin, `-dlq`, for records that could not be used.", ""]
+    lines += ["## Redis keys", ""]
+    lines += _table(
+        ("key", "value", "at most", "lives", "writer", "readers"),
+        [
+            (
+                f"`{k.template}`",
+                k.value,
+                f"{k.max_bytes} B",
+                "until replaced" if k.ttl_s is None else f"{k.ttl_s / 3600:g} h",
+                k.writer,
+                _names(k.readers),
+            )
+            for k in REDIS_KEYS.values()
+        ],
+    )
+    return "\n".join(lines) + "\n"
+
+
+def metrics() -> str:
+    """Every metric that any service emits."""
+    lines = [NOTICE, "", "# Metrics", "", "Nothing outside this table is emitted.", ""]
+    lines += _table(
+        ("metric", "kind", "labels", "says"),
+        [
+            (f"`{m.full_name}`", m.kind.value, ", ".join(m.labels) or "-", m.help)
+            for m in sorted(METRICS, key=lambda m: m.full_name)
+        ],
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _names(names: frozenset[str]) -> str:
+    return ", ".join(sorted(names)) or "-"
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> list[str]:
+    escaped = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    ruler = ["---"] * len(head)
+    return [f"| {' | '.join(row)} |" for row in (list(head), ruler, *escaped)]
+
+
+if __name__ == "__main__":
+    for page, text in pages().items():
+        (Path(sys.argv[1]) / page).write_text(text)
