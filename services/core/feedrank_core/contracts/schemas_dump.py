@@ -27,6 +27,7 @@ HTTP_BODIES: tuple[type[Message], ...] = (
     events.ClientInteraction,
     ItemBody,
     UserBody,
+    api.EventBatch,
     api.ItemBatch,
     api.UserBatch,
     api.BatchResult,
