@@ -2,8 +2,8 @@
 
 An item on the screen (an impression) may be viewed, a viewed one clicked, a clicked one liked,
 shared, commented or its creator followed; a viewed one that was not clicked hidden or reported.
-Numbers are our own choice, set so that a random page has a click rate of about 2 % and an
-oracle's page one of about 25 %, which leaves a model something to find.
+Numbers are our own choice. In a world of 2000 items they give an impression of a random page a
+click rate of about 2 %, of the most popular items 5 %, of an oracle's page 20 %.
 """
 
 from __future__ import annotations

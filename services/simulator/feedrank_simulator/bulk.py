@@ -32,6 +32,7 @@ PAGE_SIZE = 20
 SESSIONS_PER_DAY = 2.0
 MAX_SESSIONS_PER_DAY = 8
 PAUSE_S = 120.0
+ROW_GROUP = 131_072
 DAY_S = 86_400.0
 PILOT_READERS = 512
 Progress = Callable[[int, int], None]
@@ -76,23 +77,9 @@ def write_history(
             )
             for name in TABLES
         }
-
-        def write(name: str, table: pa.Table) -> None:
-            writers[name].write_table(table, row_group_size=131_072)
+        for name, table in _tables(world, seed, sessions_per_user_day, page_size, progress):
+            writers[name].write_table(table, row_group_size=ROW_GROUP)
             written.rows[name] += table.num_rows
-
-        for table in item_tables(world):
-            write("items", table)
-        for table in user_tables(world):
-            write("users", table)
-        starts = range(0, world.num_users, READERS_PER_BLOCK)
-        for done, first in enumerate(starts, start=1):
-            users = np.arange(first, min(first + READERS_PER_BLOCK, world.num_users))
-            rng = np.random.default_rng([seed, 20, first])
-            for name, table in _block_tables(world, rng, users, sessions_per_user_day, page_size):
-                write(name, table)
-            if progress:
-                progress(done, len(starts))
     return written
 
 
@@ -133,6 +120,20 @@ def _real(
     """Leave out pages with nothing on them and what would be served after the end."""
     real = (pages[0][:, 0] >= 0) & (served_at < world.end.timestamp() - 60.0)
     return rows[real], served_at[real], (pages[0][real], pages[1][real])
+
+
+def _tables(
+    world: World, seed: int, rate: float, page_size: int, progress: Progress | None
+) -> Iterator[tuple[str, pa.Table]]:
+    yield from (("items", table) for table in item_tables(world))
+    yield from (("users", table) for table in user_tables(world))
+    starts = range(0, world.num_users, READERS_PER_BLOCK)
+    for done, first in enumerate(starts, start=1):
+        users = np.arange(first, min(first + READERS_PER_BLOCK, world.num_users))
+        rng = np.random.default_rng([seed, 20, first])
+        yield from _block_tables(world, rng, users, rate, page_size)
+        if progress:
+            progress(done, len(starts))
 
 
 def _block_tables(

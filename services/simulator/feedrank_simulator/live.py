@@ -130,9 +130,8 @@ async def read_rounds(
     if not 1 <= limit <= MAX_FEED_LIMIT or rounds < 1 or concurrency < 1:
         raise ValueError(f"rounds and concurrency from 1, limit from 1 to {MAX_FEED_LIMIT}")
     report = LiveReport()
-    readers = [
-        Reader(world, user, np.random.default_rng([seed, 30, user]), clock) for user in users
-    ]
+    chances = {user: np.random.default_rng([seed, 30, user]) for user in users}
+    readers = [Reader(world, user, rng, clock) for user, rng in chances.items()]
     gate = asyncio.Semaphore(concurrency)
     async with httpx.AsyncClient(timeout=10.0, transport=transport) as client:
 
@@ -147,9 +146,7 @@ async def read_rounds(
 
         for number in range(rounds):
             read_pages = await asyncio.gather(*(read(reader, number) for reader in readers))
-            events = [event for _, of_page in read_pages for event in of_page]
-            for start in range(0, len(events), MAX_BATCH // 2):
-                batch = events[start : start + MAX_BATCH // 2]
+            for batch in batched([event for _, of_page in read_pages for event in of_page]):
                 _count(report, batch, await post_events(client, intake_url, batch))
     report.pages.sort(key=lambda page: (page.round, page.user_id))
     return report
@@ -196,6 +193,12 @@ async def _call(client: httpx.AsyncClient, method: str, url: str, **more: Any) -
     if response.is_success:
         return response
     raise LiveError(f"{method} {url}: {response.status_code} {response.text[:300]}")
+
+
+def batched(events: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Half the members that the intake takes at once: well below its limit of bytes."""
+    size = MAX_BATCH // 2
+    return [events[start : start + size] for start in range(0, len(events), size)]
 
 
 def _count(report: LiveReport, batch: list[dict[str, Any]], result: BatchResult) -> None:
