@@ -17,6 +17,6 @@ def place() -> None:
 
         feedrank simulate bulk --out world --users 1000 --items 2000 --days 14
 
-        feedrank simulate live --readers 50
+        feedrank simulate live --world world --readers 50
     """
     os.environ.update(load().environment())
