@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -125,4 +126,21 @@ def test_down_leaves_no_process(tmp_path):
     assert len(pids) >= 7
     machine.feedrank("down")
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    assert not machine.supervisor.members()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_up_leaves_no_process(tmp_path, number):
+    machine = Machine(tmp_path)
+    up = subprocess.Popen(
+        [sys.executable, "-m", "feedrank_cli", "up", "--foreground"],
+        env=os.environ | machine.settings.environment(),
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while len(machine.supervisor.members()) < 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    up.send_signal(number)
+    up.wait(timeout=60)
     assert not machine.supervisor.members()
