@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,7 +19,11 @@ import redis
 import schemathesis
 from feedrank_core.contracts.api import FeedResponse
 from feedrank_core.contracts.bundle import Part
+from feedrank_core.contracts.slates import Slate
+from feedrank_core.contracts.topics import SLATES
 from feedrank_core.runtime.bundle_store import BundleStore
+from feedrank_core.runtime.bus_redis import RedisBus
+from feedrank_core.runtime.home import Home
 from feedrank_core.runtime.valkey import Role, valkey_command
 from feedrank_gateway.adapters.memory_cache import MemoryCache
 from feedrank_gateway.adapters.redis_cache import RedisCache
@@ -272,3 +279,46 @@ def test_no_request_that_openapi_allows_or_forbids_makes_a_5xx(tmp_path):
 
     fuzz()
     assert {200, 422} <= statuses
+
+
+async def test_the_real_process_logs_every_slate_to_the_bus(tmp_path):
+    cache, bus = Server(tmp_path / "cache"), Server(tmp_path / "bus")
+    for server in (cache, bus):
+        server.folder.mkdir()
+    home, port = Home(tmp_path / "home"), Server(tmp_path).port
+    write_bundle(home.bundles)
+    BundleStore(home.bundles).flip(FIRST)
+    environment = os.environ | {
+        "FEEDRANK_HOME": str(home.root),
+        "FEEDRANK_CACHE_URL": cache.url,
+        "FEEDRANK_BUS_URL": bus.url,
+        "FEEDRANK_GATEWAY_PORT": str(port),
+    }
+    command = [sys.executable, "-m", "feedrank_gateway", "serve", "--workers", "2"]
+    cache.start().set(f"cand:{FIRST}:ada", candidates(range(200)))
+    bus.start()
+    with contextlib.ExitStack() as stack:
+        stack.callback(cache.kill)
+        stack.callback(bus.kill)
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        stack.callback(process.kill)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+
+            async def ready() -> bool:
+                with contextlib.suppress(httpx.TransportError):
+                    return (await client.get("/readyz")).status_code == 200
+                return False
+
+            await _until(ready, within_s=30.0)
+            feeds = [await _feed(client) for _ in range(10)]
+        assert {feed["degraded"] == [] for feed in feeds} == {True}
+        process.terminate()
+        assert process.wait(timeout=15) in (0, -15)
+        slates = [
+            Slate.model_validate_json(record.value or b"")
+            for record in itertools.takewhile(
+                lambda record: record is not None, RedisBus(bus.url).broadcast(SLATES)
+            )
+            if record is not None
+        ]
+    assert {s.request_id for s in slates} == {feed["request_id"] for feed in feeds}
