@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-import orjson
 from feedrank_core.contracts.api import MAX_BATCH, MAX_FUTURE_S, Rejection
 from feedrank_core.contracts.events import ClientEvent, ClientImpression, ClientInteraction
 from feedrank_core.contracts.items import ClientItem, ItemBody
@@ -19,7 +18,7 @@ from feedrank_core.contracts.topics import IMPRESSIONS, INTERACTIONS, ITEMS, USE
 from feedrank_core.contracts.users import ClientUser
 from feedrank_core.runtime.bus import Outgoing
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails, from_json
+from pydantic_core import ErrorDetails, from_json, to_json
 
 MAX_REASON_CHARACTERS = 300
 FUTURE = "future"
@@ -87,7 +86,7 @@ def take_one(
         if raw.setdefault(name, value) != value:
             raise InvalidBodyError(name, "differs from the id in the path")
     try:
-        member = model.model_validate_json(orjson.dumps(raw), strict=True)
+        member = model.model_validate_json(to_json(raw), strict=True)
     except ValidationError as error:
         name, message, _ = _explain(error)
         raise InvalidBodyError(name, message) from error
@@ -125,7 +124,7 @@ def _one_by_one(body: bytes, kind: Kind) -> tuple[list[BaseModel | None], Taken]
 def _member(one: Any, kind: Kind) -> BaseModel:
     if not isinstance(one, dict):
         raise InvalidBodyError("body", "must be an object")
-    return kind.model_of(one).model_validate_json(orjson.dumps(one), strict=True)
+    return kind.model_of(one).model_validate_json(to_json(one), strict=True)
 
 
 def _stamp(members: list[BaseModel | None], taken: Taken, now: datetime) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import numpy as np
 import xxhash
-from pydantic import StringConstraints
+from pydantic import StringConstraints, WithJsonSchema
 
 MAX_ID_LENGTH = 128
 
@@ -14,8 +14,16 @@ MAX_ID_LENGTH = 128
 # other than the plain space; `\p{..}` classes are what pydantic's Rust regex understands.
 PRINTABLE = rf"^[^\p{{C}}\p{{Zl}}\p{{Zp}}]{{1,{MAX_ID_LENGTH}}}$"
 
+# What JSON Schema says of it: its readers' regex dialects do not agree on Unicode classes, so it
+# names the control characters only and the service refuses a little more.
+_PORTABLE = rf"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]{{1,{MAX_ID_LENGTH}}}$"
+
 ExternalId = Annotated[
-    str, StringConstraints(min_length=1, max_length=MAX_ID_LENGTH, pattern=PRINTABLE)
+    str,
+    StringConstraints(min_length=1, max_length=MAX_ID_LENGTH, pattern=PRINTABLE),
+    WithJsonSchema(
+        {"type": "string", "minLength": 1, "maxLength": MAX_ID_LENGTH, "pattern": _PORTABLE}
+    ),
 ]
 
 
