@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +21,7 @@ class Popularity:
     """Scores an item by how many users engaged with it."""
 
     def __init__(self, interactions_UN: sparse.csr_matrix) -> None:
-        self._count_N = np.asarray((interactions_UN > 0).sum(axis=0)).ravel().astype(np.float64)
+        self._count_N = np.asarray(_binary(interactions_UN).sum(axis=0)).ravel()
 
     def scores(self, history: np.ndarray) -> np.ndarray:
         """The same for everyone."""
@@ -36,7 +37,7 @@ class ItemKnn:
     def __init__(
         self, interactions_UN: sparse.csr_matrix, *, neighbours: int = 100, shrinkage: float = 10.0
     ) -> None:
-        binary_UN = (interactions_UN > 0).astype(np.float64).tocsr()
+        binary_UN = _binary(interactions_UN)
         shared_NN = (binary_UN.T @ binary_UN).tocsr()
         shared_NN.setdiag(0)
         shared_NN.eliminate_zeros()
@@ -50,9 +51,19 @@ class ItemKnn:
         return np.asarray(self._similarity_NN[history].sum(axis=0)).ravel()
 
 
+def _binary(interactions_UN: sparse.csr_matrix) -> sparse.csr_matrix:
+    return sparse.csr_matrix(
+        (
+            (interactions_UN.data > 0).astype(np.float64),
+            interactions_UN.indices,
+            interactions_UN.indptr,
+        ),
+        shape=interactions_UN.shape,
+    )
+
+
 def _nearest(similarity_NN: sparse.csr_matrix, neighbours: int) -> sparse.csr_matrix:
-    for row in range(similarity_NN.shape[0]):
-        start, end = similarity_NN.indptr[row : row + 2]
+    for start, end in itertools.pairwise(similarity_NN.indptr):
         if end - start > neighbours:
             values = similarity_NN.data[start:end]
             values[np.argpartition(values, -neighbours)[:-neighbours]] = 0
