@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from feedrank_core.evaluation import ranking_metrics
-from feedrank_core.evaluation.baselines import item_knn_scores, popularity_scores
+from feedrank_core.evaluation import beyond_accuracy, ranking_metrics
+from feedrank_core.evaluation.baselines import ItemKnn, Popularity, Scorer
 from feedrank_core.evaluation.bootstrap import interval, paired_difference
 from feedrank_core.models.two_tower import TwoTower
 from scipy import sparse
@@ -18,6 +18,7 @@ from feedrank_trainer.training import ItemInputs, item_vectors, user_vectors
 MAX_READERS = 2000
 NDCG_K = 10
 RECALL_K = 20
+NUM_PAIRS = 2000
 Scores = dict[str, float]
 
 
@@ -32,12 +33,12 @@ class Holdout:
     own: sparse.csr_matrix
 
     def top(self, scores_BN: np.ndarray) -> np.ndarray:
-        """The best items that a reader has not seen. Shapes: (B, RECALL_K)."""
-        return ranking_metrics.top_k(self.hidden(scores_BN), RECALL_K)
-
-    def hidden(self, scores_BN: np.ndarray) -> np.ndarray:
-        """Scores with what was seen at -inf."""
-        return np.where(self.seen, -np.inf, scores_BN)
+        """The best items that a reader has not seen, padded with -1. Shapes: (B, RECALL_K)."""
+        top_BK = np.full((len(scores_BN), RECALL_K), -1)
+        for row, score_N in enumerate(scores_BN):
+            ranked = ranking_metrics.top_k(score_N, np.flatnonzero(self.seen[row]), RECALL_K)
+            top_BK[row, : len(ranked)] = ranked
+        return top_BK
 
     def model_scores(self, model: TwoTower, items: ItemInputs) -> np.ndarray:
         """The towers' scores. Shapes: (B, N)."""
@@ -46,15 +47,43 @@ class Holdout:
 
     def baseline_scores(self) -> dict[str, np.ndarray]:
         """The baselines' scores, fitted to what came before the cut."""
+        scorers: dict[str, Scorer] = {
+            "popularity": Popularity(self.earlier),
+            "item_knn": ItemKnn(self.earlier),
+        }
+        own = np.split(self.own.indices, self.own.indptr[1:-1])
         return {
-            "popularity": popularity_scores(self.earlier, len(self.relevant)),
-            "item_knn": item_knn_scores(self.earlier, self.own),
+            name: np.stack([scorer.scores(history) for history in own])
+            for name, scorer in scorers.items()
         }
 
     def ndcg(self, model: TwoTower, items: ItemInputs) -> float:
         """Mean NDCG of the towers: what early stopping watches."""
         top_BK = self.top(self.model_scores(model, items))
-        return float(ranking_metrics.ndcg_at_k(top_BK, self.relevant, NDCG_K).mean())
+        return float(self.measured(top_BK)["ndcg_at_10"].mean())
+
+    def measured(self, top_BK: np.ndarray) -> dict[str, np.ndarray]:
+        """Both metrics of every reader. Shapes: (B,) each."""
+        rows = [
+            (
+                ranking_metrics.ndcg_at_k(top_K, np.flatnonzero(relevant_N), NDCG_K),
+                ranking_metrics.recall_at_k(top_K, np.flatnonzero(relevant_N), RECALL_K),
+            )
+            for top_K, relevant_N in zip(top_BK, self.relevant, strict=True)
+        ]
+        ndcg_B, recall_B = np.array(rows).reshape(-1, 2).T
+        return {"ndcg_at_10": ndcg_B, "recall_at_20": recall_B}
+
+    def auc(self, scores_BN: np.ndarray) -> np.ndarray:
+        """AUC of every reader. Shapes: (B,)."""
+        return np.array(
+            [
+                ranking_metrics.auc(score_N, np.flatnonzero(relevant_N), np.flatnonzero(seen_N))
+                for score_N, relevant_N, seen_N in zip(
+                    scores_BN, self.relevant, self.seen, strict=True
+                )
+            ]
+        )
 
 
 def holdout_from(
@@ -130,19 +159,16 @@ def compare(holdout: Holdout, contenders: dict[str, np.ndarray], *, seed: int) -
     counts_N = np.asarray(holdout.earlier.sum(axis=0)).ravel()
     for name, scores_BN in contenders.items():
         top_BK = holdout.top(scores_BN)
-        values = {
-            "ndcg_at_10": ranking_metrics.ndcg_at_k(top_BK, holdout.relevant, NDCG_K),
-            "recall_at_20": ranking_metrics.recall_at_k(top_BK, holdout.relevant, RECALL_K),
-            "auc": ranking_metrics.auc(holdout.hidden(scores_BN), holdout.relevant),
-        }
+        values = holdout.measured(top_BK) | {"auc": holdout.auc(scores_BN)}
         per_reader[name] = values
         row: Scores = {}
         for metric, value_B in values.items():
             mean, low, high = interval(value_B, seed=seed)
             row |= {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
-        row["coverage"] = ranking_metrics.coverage(top_BK[:, :NDCG_K], len(counts_N))
-        row["novelty_bits"] = ranking_metrics.novelty(top_BK[:, :NDCG_K], counts_N)
-        row["user_overlap"] = ranking_metrics.user_overlap(top_BK[:, :NDCG_K], seed=seed)
+        shown = top_BK[:, :NDCG_K]
+        row["coverage"] = beyond_accuracy.coverage(shown, len(counts_N))
+        row["novelty_bits"] = beyond_accuracy.novelty(shown, counts_N)
+        row["user_overlap"] = beyond_accuracy.overlap(shown, num_pairs=NUM_PAIRS, seed=seed)
         found[name] = row
     champion, *others = contenders
     for other in others:

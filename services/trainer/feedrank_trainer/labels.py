@@ -54,18 +54,18 @@ def labelled_actions(
     known_at = "c.event_timestamp" if joined else "NULL::TIMESTAMPTZ"
     query = f"""
         WITH served AS ({_served(connection)}), e AS (
-            SELECT e.user_id, item_key, action, at,
-                   coalesce(at <= served_at + INTERVAL {LABEL_WINDOW_H} HOUR, true) AND
+            SELECT e.user_id, item_key, action, e."at",
+                   coalesce(e."at" <= served_at + INTERVAL {LABEL_WINDOW_H} HOUR, true) AND
                    row_number() OVER (
-                       PARTITION BY e.user_id, item_key, request_id ORDER BY at
+                       PARTITION BY e.user_id, item_key, request_id ORDER BY e."at"
                    ) = 1 AS is_label
             FROM read_parquet('{features / Table.ENGAGEMENTS.value}') e
             LEFT JOIN served USING (request_id)
-            WHERE at <= $as_of
+            WHERE e."at" <= $as_of
         )
         SELECT e.*, {known_at} AS counted_at, {names} FROM e {joined}
-        {"AND e.at > c.event_timestamp" if joined else ""}
-        ORDER BY e.user_id, e.at, e.item_key"""
+        {'AND e."at" > c.event_timestamp' if joined else ""}
+        ORDER BY e.user_id, e."at", e.item_key"""
     return iter(connection.execute(query, {"as_of": as_of}).to_arrow_reader(rows))
 
 

@@ -1,0 +1,58 @@
+"""Builds what the trainer's commands need: the only file that opens lake and bundle store."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import orjson
+import torch
+from feedrank_core.runtime.bundle_store import Bundle, BundleStore, write_atomically
+from feedrank_core.runtime.home import Home
+from feedrank_core.runtime.lake import Lake
+
+from feedrank_trainer.pairs import write_pairs
+from feedrank_trainer.progress import epoch_report
+from feedrank_trainer.run import open_run, train_bundle
+from feedrank_trainer.settings import Settings
+from feedrank_trainer.training import TrainingConfig
+
+OFFSETS = "offsets.json"
+BUNDLE = "bundle.json"
+
+
+def make_pairs(settings: Settings, run: Path, as_of: datetime) -> int:
+    """Write the run's examples; answers how many."""
+    home = Home(settings.home)
+    run.mkdir(parents=True, exist_ok=True)
+    with Lake(home.lake).connect(as_of) as connection:
+        connection.execute("SET preserve_insertion_order = false")
+        return write_pairs(home.features, run, as_of=as_of, connection=connection)
+
+
+def make_bundle(settings: Settings, run: Path, *, seed: int, epochs: int | None) -> Bundle:
+    """Train on the run's examples; the bundle's id is also left in the run's folder."""
+    torch.set_num_threads(settings.threads)
+    home = Home(settings.home)
+    config = TrainingConfig(
+        epochs=epochs or settings.epochs,
+        batch_size=settings.batch_size,
+        budget_s=settings.budget_s,
+    )
+    with epoch_report(config.epochs) as report:
+        bundle = train_bundle(
+            open_run(home.features, run),
+            BundleStore(home.bundles),
+            config=config,
+            seed=seed,
+            offsets=read_offsets(run),
+            report=report,
+        )
+    write_atomically(run / BUNDLE, orjson.dumps({"bundle_id": bundle.bundle_id}))
+    return bundle
+
+
+def read_offsets(run: Path) -> dict[str, int]:
+    """The offsets that `collect` pinned; none in a run made by hand."""
+    file = run / OFFSETS
+    return orjson.loads(file.read_bytes())["offsets"] if file.exists() else {}

@@ -1,0 +1,34 @@
+"""Shows a training run: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from feedrank_trainer.training import Epoch
+
+
+@contextmanager
+def epoch_report(num_epochs: int, console: Console | None = None) -> Iterator[Callable]:
+    """What to call after each epoch. Writes to standard error: stdout is for the result."""
+    console = console or Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda epoch: console.print(line(epoch), highlight=False)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("training", total=num_epochs)
+
+        def advance(epoch: Epoch) -> None:
+            progress.update(task, advance=1, description=line(epoch))
+
+        yield advance
+
+
+def line(epoch: Epoch) -> str:
+    """One epoch in words."""
+    score = "" if epoch.score is None else f", NDCG@10 on the later slice {epoch.score:.4f}"
+    return f"epoch {epoch.number}: loss {epoch.loss:.3f}{score}, {epoch.elapsed_s:.1f} s"

@@ -1,0 +1,131 @@
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import onnxruntime
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from feedrank_core.contracts.bundle import Part, Stage
+from feedrank_core.contracts.ids import item_keys
+from feedrank_core.features.encoding import FeatureSchema, encode_items
+from feedrank_core.runtime.bundle_store import BundleStore
+from feedrank_trainer.examples import read_shard
+from feedrank_trainer.pairs import write_pairs
+from feedrank_trainer.run import open_run, train_bundle
+from feedrank_trainer.training import TrainingConfig
+
+AS_OF = datetime(2026, 3, 1, tzinfo=UTC)
+NUM_ITEMS, NUM_USERS, EVENTS_EACH = 40, 60, 12
+CONFIG = TrainingConfig(epochs=2, batch_size=64, num_uniform=32)
+
+
+def write_features(folder: Path) -> None:
+    rng = np.random.default_rng(1)
+    ids = [f"item-{n}" for n in range(NUM_ITEMS)]
+    keys = item_keys(ids)
+    born = AS_OF - timedelta(days=60)
+    items = {
+        "item_id": ids,
+        "item_key": keys,
+        "item_type": [("post", "video", "article")[n % 3] for n in range(NUM_ITEMS)],
+        "creator_id": [f"creator-{n % 7}" for n in range(NUM_ITEMS)],
+        "category": [f"category-{n % 4}" for n in range(NUM_ITEMS)],
+        "tags": [["a", "b"]] * NUM_ITEMS,
+        "language": ["en"] * NUM_ITEMS,
+        "text": [f"word number {n}" for n in range(NUM_ITEMS)],
+        "created_at": [born + timedelta(hours=n) for n in range(NUM_ITEMS)],
+        "duration_s": [None] * NUM_ITEMS,
+        "text_vector": [None] * NUM_ITEMS,
+        "image_vector": [None] * NUM_ITEMS,
+        "active": [n != 3 for n in range(NUM_ITEMS)],
+    }
+    users = [f"user-{n:03d}" for n in range(NUM_USERS)]
+    rows = []
+    for n, user in enumerate(users):
+        for event in range(EVENTS_EACH):
+            item = int(rng.integers(0, NUM_ITEMS // 4)) * 4 + n % 4
+            at = AS_OF - timedelta(days=30) + timedelta(hours=40 * event, minutes=n)
+            rows.append((user, int(keys[item]), ids[item], "like", at, f"r{n}-{event}"))
+    names = ("user_id", "item_key", "item_id", "action", "at", "request_id")
+    engagements = {name: [row[n] for row in rows] for n, name in enumerate(names)}
+    profiles = {
+        "user_id": users,
+        "country": ["NL", "DE"] * (NUM_USERS // 2),
+        "age_band": ["18-24"] * NUM_USERS,
+        "platform": ["web"] * NUM_USERS,
+        "interests": [["category-1"]] * NUM_USERS,
+    }
+    folder.mkdir()
+    for name, columns in (("catalogue", items), ("engagements", engagements), ("users", profiles)):
+        pq.write_table(pa.table(columns), folder / f"{name}.parquet")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    root = tmp_path_factory.mktemp("trainer")
+    write_features(root / "features")
+    (root / "run").mkdir()
+    with duckdb.connect() as connection:
+        write_pairs(root / "features", root / "run", as_of=AS_OF, connection=connection)
+    return root, open_run(root / "features", root / "run")
+
+
+@pytest.fixture(scope="module")
+def bundle(prepared):
+    root, run = prepared
+    store = BundleStore(root / "bundles")
+    return train_bundle(run, store, config=CONFIG, seed=7, offsets={"interactions/0": 5})
+
+
+def test_no_history_holds_its_own_label_or_anything_later(prepared):
+    _, run = prepared
+    for path in run.shards:
+        for piece in read_shard(path):
+            present = piece["history"] >= 0
+            assert (piece["history_ages_s"][present] > 0).all()
+            for user in np.unique(piece["user"]):
+                of_user = np.flatnonzero(piece["user"] == user)
+                assert present[of_user].sum(axis=1).tolist() == list(range(len(of_user)))
+
+
+def test_the_bundle_is_sealed_and_its_items_ascend_by_key(bundle):
+    assert bundle.manifest.stage is Stage.TRAINED
+    assert bundle.manifest.offsets == {"interactions/0": 5}
+    assert (np.diff(bundle.array(Part.ITEM_KEYS)) > 0).all()
+    assert not bundle.array(Part.ITEM_ACTIVE)[bundle.array(Part.ITEM_IDS) == b"item-3"].any()
+    missing = [p for p in Part if not p.value.startswith("index/") and not bundle.part(p).exists()]
+    assert missing == []
+
+
+def test_popular_lists_hold_active_items_for_everyone_and_each_segment(bundle):
+    active = bundle.array(Part.ITEM_ACTIVE)
+    assert len(bundle.popular.everyone) == NUM_ITEMS - 1
+    assert active[list(bundle.popular.everyone)].all()
+    assert set(bundle.popular.segments) == {"NL|web", "DE|web"}
+
+
+def test_the_item_encoder_ranks_an_item_published_after_training(bundle):
+    schema = FeatureSchema.model_validate_json(bundle.part(Part.FEATURE_SCHEMA).read_bytes())
+    fresh = encode_items(schema, {"item_id": ["new"]}, trained=np.array([False]))
+    session = onnxruntime.InferenceSession(bundle.part(Part.ITEM_ENCODER))
+    (vector,) = session.run(["vector"], fresh)
+    assert vector.shape == (1, 64)
+    assert np.isfinite(vector).all()
+
+
+def test_the_same_seed_gives_the_same_vectors(prepared, bundle):
+    root, run = prepared
+    again = train_bundle(run, BundleStore(root / "again"), config=CONFIG, seed=7, offsets={})
+    vectors = []
+    for one in (bundle, again):
+        session = onnxruntime.InferenceSession(one.part(Part.ITEM_ENCODER))
+        inputs = dict(np.load(one.part(Part.ITEM_INPUTS)))
+        vectors.append(session.run(["vector"], inputs)[0])
+    np.testing.assert_array_equal(*vectors)
+
+
+def test_the_metrics_stand_beside_both_baselines(bundle):
+    metrics = bundle.json(Part.METRICS)
+    assert {"two_tower", "popularity", "item_knn", "lead_over_popularity"} <= set(metrics)
