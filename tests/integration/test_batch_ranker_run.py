@@ -225,6 +225,21 @@ def test_publish_refuses_a_bundle_whose_candidates_are_gone(place, cache):
     assert place.store.current_id() is None
 
 
+def test_ranking_again_writes_everything_when_the_cache_was_flushed(place, cache):
+    place("rank")
+    before = values(cache)
+    cache.flushall()
+    place("rank")
+    assert values(cache) == before
+
+
+def test_a_harmed_users_table_is_said_so_in_one_line(place):
+    (place.home.features / "users.parquet").write_bytes(b"PAR1 torn")
+    error = place("rank", code=1)
+    assert "users table cannot be read" in error
+    assert len([line for line in error.splitlines() if "users table" in line]) == 1
+
+
 def test_a_recall_below_the_floor_writes_nothing(place, cache, monkeypatch):
     place("rank")
     cache.flushall()

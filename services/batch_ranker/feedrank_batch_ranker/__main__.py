@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
+import pyarrow as pa
 import typer
 from feedrank_core.runtime.bundle_store import BundleError
 from feedrank_core.runtime.logs import configure
@@ -55,6 +56,10 @@ def _answer(work: Callable[[Settings], dict[str, Any]]) -> None:
         print(orjson.dumps(work(Settings())).decode())
     except (RankerError, BundleError, ValidationError) as error:
         _fail(str(error))
+    except pa.ArrowInvalid as error:
+        _fail(f"the users table cannot be read ({error}); build the features again")
+    except ImportError as error:
+        _fail(f"{error}; install it or unset FEEDRANK_BATCH_RANKER_ENGINE")
     except RedisError as error:
         _fail(f"the cache does not answer ({error}); is it up? (FEEDRANK_CACHE_URL)")
 

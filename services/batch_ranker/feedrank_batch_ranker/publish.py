@@ -7,16 +7,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
 from feedrank_core.contracts.redis_keys import CANDIDATES, CURRENT_BUNDLE
 from feedrank_core.runtime.bundle_store import BundleStore
 from redis import Redis
 
 from feedrank_batch_ranker.errors import RankerError
 from feedrank_batch_ranker.settings import Settings
+from feedrank_batch_ranker.written import missing
 
-SAMPLE = 1000
 SCAN_COUNT = 5000
 
 
@@ -42,19 +40,13 @@ def publish(
 
 def check_candidates(cache: Redis, users: Path, bundle_id: str, seed: int) -> int:
     """How many users drawn by the seed were found to have candidates. Raises: RankerError."""
-    ids = pq.read_table(users, columns=["user_id"])["user_id"]
-    chance = np.random.default_rng(seed)
-    drawn = ids.take(chance.choice(len(ids), size=min(SAMPLE, len(ids)), replace=False)).to_pylist()
-    with cache.pipeline(transaction=False) as pipe:
-        for user in drawn:
-            pipe.exists(CANDIDATES.key(bundle=bundle_id, user=user))
-        missing = sum(1 for found in pipe.execute() if not found)
-    if missing:
+    absent, drawn = missing(cache, users, bundle_id, seed=seed)
+    if absent:
         raise RankerError(
-            f"bundle {bundle_id}: {missing} of {len(drawn)} users have no candidates in the cache;"
-            " run `rank --restart` again before `publish`"
+            f"bundle {bundle_id}: {absent} of {drawn} users have no candidates in the cache;"
+            " run `rank` again before `publish`"
         )
-    return len(drawn)
+    return drawn
 
 
 def previous_of(store: BundleStore, bundle_id: str) -> str | None:

@@ -26,6 +26,7 @@ from feedrank_batch_ranker.progress import progress
 from feedrank_batch_ranker.readers import UserEncoder, as_readers, read_users
 from feedrank_batch_ranker.selection import allowed, best, recall
 from feedrank_batch_ranker.settings import Settings
+from feedrank_batch_ranker.written import missing
 
 
 def bundle_of(run: Path) -> str:
@@ -63,6 +64,9 @@ def rank(
         num_candidates=settings.num_candidates,
     )
     state = fresh if restart else fresh.continued(run)
+    written = state.chunks_written * settings.chunk_users
+    if written and missing(cache, users, bundle.bundle_id, first=written, seed=settings.seed)[0]:
+        state = fresh  # the cache was flushed since
     resumed, state = state.chunks_written, ranker.write_all(users, cache, run, state)
     return {
         "bundle_id": bundle.bundle_id,

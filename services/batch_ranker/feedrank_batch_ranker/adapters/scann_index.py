@@ -51,7 +51,7 @@ class ScannIndex:
             "searched": max(1, math.ceil(leaves * share)),
             "reorder": reorder,
         }
-        builder = scann_ops_pybind.builder(np.asarray(vector_ND), 500, "dot_product")
+        builder: Any = scann_ops_pybind.builder(np.asarray(vector_ND), 500, "dot_product")
         sample = min(num_items, TRAINING_SAMPLE)
         builder = builder.tree(leaves, tuning["searched"], training_sample_size=sample)
         builder = builder.score_ah(
