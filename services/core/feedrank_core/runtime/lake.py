@@ -141,7 +141,7 @@ class Lake:
                 DeltaTable.create(path, table_schema(topic), mode="ignore", partition_by=["date"])
                 continue
             held = {a: target.transaction_version(a) for a in wanted}
-            ahead = {a: o for a, o in wanted.items() if held[a] is None or held[a] < o}
+            ahead = {a: o for a, o in wanted.items() if _position(held[a]) < o}
             if wanted and not ahead:
                 return 0
             new = _beyond(table, topic, held, writer) if by_row else table
@@ -202,6 +202,10 @@ class Lake:
 def partition_app_id(writer: str, topic: str, partition: int) -> str:
     """The Delta application transaction under which a writer keeps a partition's position."""
     return f"{writer}/{topic}/{partition}"
+
+
+def _position(offset: int | None) -> int:
+    return -1 if offset is None else offset
 
 
 def _beyond(table: pa.Table, topic: str, held: Mapping[str, int | None], writer: str) -> pa.Table:
