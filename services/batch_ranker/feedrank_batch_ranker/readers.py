@@ -95,9 +95,10 @@ class UserEncoder:
         history = History.empty(len(readers.ids))
         if not len(row):
             return history
-        place = np.arange(len(row)) - np.searchsorted(row, row)
+        # The newest action stands last, as in training; more than fit lose their oldest.
+        place = HISTORY_LENGTH - (np.searchsorted(row, row, side="right") - np.arange(len(row)))
         index = self.dense_indices(key)
-        keep = (place < HISTORY_LENGTH) & (index >= 0)
+        keep = (place >= 0) & (index >= 0)
         at = (row[keep], place[keep])
         history.vectors[at] = self._vector_ND[index[keep]]
         history.actions[at] = action_ids(self.schema, actions)[keep]
