@@ -96,6 +96,25 @@ def test_a_failing_step_publishes_nothing_and_the_run_goes_on_where_it_stopped(m
     assert look(machine.settings, user).bundle == current
 
 
+def test_json_lines_go_through_the_intake_and_bad_ones_are_told_by_line(machine, tmp_path):
+    when = "2026-11-20T10:00:00Z"
+    good = {"event_id": "j1", "event_type": "like", "user_id": "u", "item_id": "i"}
+    lines = [
+        json.dumps(good | {"occurred_at": when}),
+        "{rubbish",
+        json.dumps(good | {"event_id": "j2", "event_type": "adore", "occurred_at": when}),
+        json.dumps({"user_id": "j-reader", "country": "SE"}),
+    ]
+    path = tmp_path / "events.jsonl"
+    path.write_text("\n".join(lines))
+    said = machine.feedrank("import", "jsonl", str(path))
+    assert "2 lines refused" in said
+    (rejects,) = machine.settings.place.runs.glob("import-*.rejects.jsonl")
+    refused = [json.loads(line) for line in rejects.read_text().splitlines()]
+    assert [row["line"] for row in refused] == [2, 3]
+    assert "event_type" in refused[1]["reason"]
+
+
 @pytest.mark.parametrize("service", ["lake_sink", "gateway", "bus"])
 def test_a_killed_service_comes_back(machine, service):
     pid = machine.supervisor.states()[service]["pid"]
