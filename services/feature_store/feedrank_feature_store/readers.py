@@ -1,5 +1,8 @@
 """Readers at one time: profile, counters, rates, affinities, history and what was seen, in Ibis."""
 
+# Ibis types a column by its name as Column, without operators; its backend checks them instead.
+# pyright: reportOperatorIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+
 from __future__ import annotations
 
 from datetime import datetime

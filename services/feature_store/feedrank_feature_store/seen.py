@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import pyarrow.parquet as pq
 import redis
@@ -29,7 +30,7 @@ class SeenWriter:
         """Add item keys to what each user has seen, oldest first."""
         for page in _pages(newer.items()):
             names = [SEEN.key(user=user) for user, _ in page]
-            held = self.cache.mget(names)
+            held = self._held(names)
             with self.cache.pipeline(transaction=False) as pipe:
                 for name, before, (_, keys) in zip(names, held, page, strict=True):
                     kept = extend_seen(unpack_seen(before).tolist(), keys)
@@ -46,7 +47,7 @@ class SeenWriter:
             rows = zip(batch["user_id"].to_pylist(), batch["seen"].to_pylist(), strict=True)
             page = [(user, keys) for user, keys in rows if keys]
             names = [SEEN.key(user=user) for user, _ in page]
-            held = self.cache.mget(names) if names else []
+            held = self._held(names)
             with self.cache.pipeline(transaction=False) as pipe:
                 for name, newer, (_, keys) in zip(names, held, page, strict=True):
                     in_table = set(keys)
@@ -55,6 +56,9 @@ class SeenWriter:
                 pipe.execute()
             num_users += len(page)
         return num_users
+
+    def _held(self, names: list[str]) -> list[bytes | None]:
+        return cast("list[bytes | None]", self.cache.mget(names)) if names else []
 
 
 def _pages(rows: Iterable[tuple[str, Sequence[int]]]) -> Iterator[list[tuple[str, Sequence[int]]]]:
