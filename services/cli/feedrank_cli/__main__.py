@@ -13,6 +13,7 @@ from feedrank_cli.daily import daily
 from feedrank_cli.demo import demo
 from feedrank_cli.down import down
 from feedrank_cli.errors import CommandError
+from feedrank_cli.evaluate import evaluate
 from feedrank_cli.feed import feed
 from feedrank_cli.import_command import import_data
 from feedrank_cli.logs import logs
@@ -41,7 +42,7 @@ app = Application(
     pretty_exceptions_enable=False,
     help="Feedrank: events in, personal feeds out, on one machine.",
 )
-for command in (up, down, status, logs, demo, daily, feed, bench):
+for command in (up, down, status, logs, demo, daily, feed, evaluate, bench):
     app.command()(command)
 app.command("import")(import_data)
 app.add_typer(simulate, name="simulate")

@@ -28,7 +28,7 @@ def evaluate(
     metrics = cast(dict[str, dict[str, Any]], opened.json(Part.METRICS))
     if "two_tower" not in metrics:
         raise CommandError(
-            f"bundle {opened.bundle_id} was measured on nothing: no reader acted in its later slice",
+            f"bundle {opened.bundle_id} has no metrics: nobody acted in its later slice",
             "send more events, then run `feedrank daily`",
         )
     console = Console()
