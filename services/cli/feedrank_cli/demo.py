@@ -36,6 +36,9 @@ from feedrank_cli.up import addresses, interrupt_on_signals, start
 EPOCHS = 3
 """Enough to tell readers of so small a world apart; a real day lets the trainer decide."""
 
+EVENTS_PER_READER = 100
+"""Few enough that two days fit into a few minutes on 2 cores."""
+
 
 def free_ports(count: int) -> list[int]:
     """Ports that nothing listens on now."""
@@ -156,6 +159,7 @@ def _make_world(
     folder: Path, users: int, items: int, days: int, seed: int
 ) -> subprocess.Popen[bytes]:
     sizes = {"users": users, "items": items, "days": days, "seed": seed}
+    sizes["events"] = EVENTS_PER_READER * users
     options = [text for name, value in sizes.items() for text in (f"--{name}", str(value))]
     return subprocess.Popen(
         [sys.executable, "-m", "feedrank_simulator", "bulk", "--out", str(folder), *options],
