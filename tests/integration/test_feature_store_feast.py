@@ -1,0 +1,46 @@
+"""Feast over the feature tables: joins at points in time, and what is read online."""
+
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from feedrank_core.contracts.features import COUNTER_COLUMNS
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_a_join_gives_the_last_state_before_and_never_a_later_one(tmp_path):
+    from feature_repo.store import apply, open_store
+
+    states = [("u", START + timedelta(hours=h), float(h)) for h in (1, 5, 9)]
+    columns = {name: [v for _, _, v in states] for name in COUNTER_COLUMNS}
+    at = pa.array([t for _, t, _ in states], pa.timestamp("us", tz="UTC"))
+    table = {"user_id": ["u"] * 3, "event_timestamp": at, "counted_at": at} | columns
+    (tmp_path / "features").mkdir()
+    pq.write_table(pa.table(table), tmp_path / "features" / "user_counters.parquet")
+    store = open_store(tmp_path, "redis://127.0.0.1:1/0")
+    apply(store)
+    hours = list(range(12))
+    asked = pd.DataFrame(
+        {
+            "user_id": "u",
+            "event_timestamp": pd.to_datetime([START + timedelta(hours=h) for h in hours]),
+        }
+    )
+    job = store.get_historical_features(entity_df=asked, features=["user_counters:likes_forever"])
+    found = job.to_df().sort_values("event_timestamp")["likes_forever"]
+    brute = [
+        max((v for _, t, v in states if t <= START + timedelta(hours=h)), default=None)
+        for h in hours
+    ]
+    assert [None if pd.isna(v) else v for v in found] == brute
