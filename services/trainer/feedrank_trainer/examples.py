@@ -119,10 +119,12 @@ def write_shard(path: Path, examples: Examples) -> None:
     partial.replace(path)
 
 
-def read_shard(path: Path, *, rows: int = 1 << 15) -> Iterator[Examples]:
+def read_shard(
+    path: Path, *, rows: int = 1 << 15, columns: Sequence[str] | None = None
+) -> Iterator[Examples]:
     """The shard in pieces of at most `rows`, so that memory does not grow with it."""
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(rows):
+        for batch in file.iter_batches(rows, columns=columns):
             yield {name: to_numpy(batch.column(name)) for name in batch.schema.names}
 
 

@@ -95,7 +95,7 @@ def holdout_from(
     history lies strictly before it.
     """
     names = ("user", "at_s", "positive")
-    pieces = [piece for path in shards for piece in read_shard(path)]
+    pieces = [piece for path in shards for piece in read_shard(path, columns=names)]
     if not pieces:
         return None
     user, at_s, positive = (np.concatenate([p[n] for p in pieces]) for n in names)
@@ -105,7 +105,7 @@ def holdout_from(
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, MAX_READERS, replace=False))
     if not len(chosen) or not (at_s < start_s).any():
         return None
-    parts = [first_after(piece, chosen, start_s) for piece in pieces]
+    parts = [first_after(piece, chosen, start_s) for path in shards for piece in read_shard(path)]
     readers = concatenate(parts)
     readers = select(readers, np.argsort(readers["user"], kind="stable"))
     _, first = np.unique(readers["user"], return_index=True)

@@ -63,10 +63,9 @@ def open_run(features: Path, run: Path) -> Prepared:
     shards = tuple(sorted((run / PAIRS).glob("*.parquet")))
     if not summary["pairs"]:
         raise RunError("there is no engaged action to learn from: send events, then run the day")
-    pieces = [piece for path in shards for piece in read_shard(path)]
-    user, item, at_s = (
-        np.concatenate([p[n] for p in pieces]) for n in ("user", "positive", "at_s")
-    )
+    names = ["user", "positive", "at_s"]
+    pieces = [piece for path in shards for piece in read_shard(path, columns=names)]
+    user, item, at_s = (np.concatenate([p[n] for p in pieces]) for n in names)
     return Prepared(
         FeatureSchema.model_validate_json((run / SCHEMA).read_bytes()),
         Catalogue.read(features / Table.CATALOGUE.value),
