@@ -34,7 +34,8 @@ def event_log(impressions: ir.Table, interactions: ir.Table, items: ir.Table) ->
 
 def seconds_of(at: Any) -> Any:
     """Unix seconds of an instant with its microseconds."""
-    return at.epoch_seconds().cast("float64") + at.microsecond().cast("float64") / 1e6
+    # Truncated first, because DuckDB rounds the epoch to the nearest second.
+    return at.truncate("s").epoch_seconds().cast("float64") + at.microsecond().cast("float64") / 1e6
 
 
 def engagements(log: ir.Table) -> ir.Table:
