@@ -110,7 +110,7 @@ def test_the_item_encoder_ranks_an_item_published_after_training(bundle):
     schema = FeatureSchema.model_validate_json(bundle.part(Part.FEATURE_SCHEMA).read_bytes())
     fresh = encode_items(schema, {"item_id": ["new"]}, trained=np.array([False]))
     session = onnxruntime.InferenceSession(bundle.part(Part.ITEM_ENCODER))
-    (vector,) = session.run(["vector"], fresh)
+    vector = np.asarray(session.run(["vector"], fresh)[0])
     assert vector.shape == (1, 64)
     assert np.isfinite(vector).all()
 
