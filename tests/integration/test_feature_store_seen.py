@@ -25,7 +25,7 @@ TOPICS = [IMPRESSIONS, INTERACTIONS]
 
 @pytest.fixture
 def cache(cache_url):
-    with sync_client(cache_url) as client:
+    with sync_client(cache_url, timeout_s=0.5) as client:
         yield client
 
 
@@ -58,6 +58,7 @@ def follow_until_committed(bus, cache, num_records: int) -> None:
         thread = Thread(target=follower.run, args=(stopping,))
         thread.start()
         while sum(bus.committed(IMPRESSIONS, group=GROUP).values()) < num_records:
+            thread.join(timeout=0.01)
             assert thread.is_alive()
         stopping.set()
         thread.join()
@@ -92,6 +93,7 @@ def test_nothing_is_committed_while_the_cache_is_away(bus, cache_server, cache):
         thread = Thread(target=follower.run, args=(stopping,))
         thread.start()
         while follower.trouble != "the cache does not answer":
+            thread.join(timeout=0.01)
             assert thread.is_alive()
         stopping.set()
         thread.join()
