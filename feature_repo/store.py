@@ -71,7 +71,9 @@ def connection_string(url: str) -> str:
 
 def apply(store: FeatureStore) -> None:
     """Register every entity, view and service, with the tables of this home. Idempotent. Blocks."""
-    store.apply([_placed(definition, Path(str(store.config.repo_path))) for definition in DEFINITIONS])
+    store.apply(
+        [_placed(definition, Path(str(store.config.repo_path))) for definition in DEFINITIONS]
+    )
 
 
 def materialise(store: FeatureStore, as_of: datetime) -> None:
