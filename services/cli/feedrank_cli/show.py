@@ -19,7 +19,7 @@ from feedrank_cli.settings import Settings
 
 PLACES = 20
 SHARE_PLACES = 100
-NUM_LIKES = 8
+NUM_LIKES = 16
 MAX_COMMON = 0.75
 """Two readers' feeds differ when at most this share of their places holds the same items."""
 BUNDLE_TIMEOUT_S = 30.0
