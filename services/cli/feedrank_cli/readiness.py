@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 
 import httpx
+from feedrank_core.runtime.bus import BusUnavailableError
+from feedrank_core.runtime.bus_open import is_kafka, open_bus
+from feedrank_core.runtime.valkey import Role
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -26,6 +29,8 @@ CHECK_TIMEOUT_S = 2.0
 def check(settings: Settings, process: Process) -> str:
     """`ready`, or what stands in the way."""
     if process.ready_path is None:
+        if process.name == Role.BUS and is_kafka(settings.bus_url):
+            return _ping_kafka(settings.bus_url)
         return _ping(process.port)
     url = f"http://{settings.host}:{process.port}{process.ready_path}"
     try:
@@ -47,6 +52,17 @@ def _ping(port: int) -> str:
         return str(error)[:80]
     finally:
         client.close()
+    return READY
+
+
+def _ping_kafka(url: str) -> str:
+    bus = open_bus(url)
+    try:
+        bus.ping()
+    except BusUnavailableError as error:
+        return str(error)[:80]
+    finally:
+        bus.close()
     return READY
 
 

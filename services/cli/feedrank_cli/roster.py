@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
+from feedrank_core.runtime.bus_open import is_kafka
 from feedrank_core.runtime.valkey import Role, valkey_command
 
 from feedrank_cli.errors import CommandError
@@ -15,8 +16,8 @@ from feedrank_cli.settings import Settings, is_local, port_of
 class Process:
     """One supervised process.
 
-    `setting` is the variable that moves its port; `ready_path` is None for a Redis server,
-    which is ready when it answers PING.
+    `setting` is the variable that moves its port; `ready_path` is None for the bus and
+    the cache, which are ready when they answer a ping.
     """
 
     name: str
@@ -42,9 +43,22 @@ def _server(role: Role, settings: Settings) -> Process:
     return Process(role.value, whole, port, f"FEEDRANK_{role.value.upper()}_URL", None)
 
 
+def _broker(settings: Settings) -> Process:
+    """Kafka as the bus. A shell of ours prepares the folder, then becomes the broker."""
+    port = port_of(settings.bus_url)
+    folder = settings.place.run / "kafka"
+    command = (sys.executable, "-m", "feedrank_core.runtime.kafka_broker", str(folder))
+    ports = (str(port), str(settings.kafka_controller_port))
+    return Process(Role.BUS.value, (*command, *ports), port, "FEEDRANK_BUS_URL", None)
+
+
 def _servers(settings: Settings) -> list[Process]:
     urls = {Role.BUS: settings.bus_url, Role.CACHE: settings.cache_url}
-    return [_server(role, settings) for role, url in urls.items() if is_local(url)]
+    return [
+        _broker(settings) if is_kafka(url) else _server(role, settings)
+        for role, url in urls.items()
+        if is_local(url)
+    ]
 
 
 def _service(module: str, verb: str) -> tuple[str, ...]:

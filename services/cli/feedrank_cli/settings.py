@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+from feedrank_core.runtime.bus_open import is_kafka
 from feedrank_core.runtime.home import DEFAULT_HOME, Home
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -27,6 +28,7 @@ class Settings(BaseSettings):
     home: Path = Path(DEFAULT_HOME)
     host: str = "127.0.0.1"
     bus_url: str = "redis://127.0.0.1:7801/0"
+    kafka_controller_port: Port = 7803
     cache_url: str = "redis://127.0.0.1:7802/0"
     gateway_port: Port = 8080
     ingestion_port: Port = 8081
@@ -64,8 +66,8 @@ def load(**overrides: Any) -> Settings:
 
 
 def port_of(url: str) -> int:
-    """The port of a Redis URL."""
-    return urlsplit(url).port or 6379
+    """The port of a Redis or Kafka URL."""
+    return urlsplit(url).port or (9092 if is_kafka(url) else 6379)
 
 
 def is_local(url: str) -> bool:

@@ -11,8 +11,8 @@ from threading import Event
 import structlog
 from feedrank_core.contracts.features import Table
 from feedrank_core.contracts.topics import IMPRESSIONS, INTERACTIONS
-from feedrank_core.runtime.bus import BusUnavailableError
-from feedrank_core.runtime.bus_redis import RedisBus
+from feedrank_core.runtime.bus import Bus, BusUnavailableError
+from feedrank_core.runtime.bus_open import open_bus
 from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.metrics import Metrics
 from feedrank_core.runtime.redis_clients import sync_client
@@ -71,7 +71,7 @@ def follow(settings: Settings) -> None:
         return followers[0].trouble if followers else "the bus does not answer"
 
     probes = start_probe_server(metrics, ready, settings.host, settings.port)
-    bus = RedisBus(settings.bus_url)
+    bus = open_bus(settings.bus_url)
     try:
         _wait_for_bus(bus, stopping)
         if stopping.is_set():
@@ -93,7 +93,7 @@ def follow(settings: Settings) -> None:
         probes.server_close()
 
 
-def _wait_for_bus(bus: RedisBus, stopping: Event) -> None:
+def _wait_for_bus(bus: Bus, stopping: Event) -> None:
     while not stopping.is_set():
         try:
             bus.create_topics()

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from feedrank_core.runtime.bundle_store import BundleStore
-from feedrank_core.runtime.bus_redis import RedisBus
+from feedrank_core.runtime.bus_open import open_bus
 from feedrank_core.runtime.home import Home
 from feedrank_core.runtime.http import create_app
 from feedrank_core.runtime.logs import configure
@@ -48,7 +48,7 @@ def build(settings: Settings) -> FastAPI:
         on_swap=lambda outcome: swaps.labels(outcome).inc(),
     )
     slates = SlateLog(
-        RedisBus(settings.bus_url).publisher,
+        open_bus(settings.bus_url).publisher,
         capacity=settings.slate_queue,
         on_published=metrics.counter("slates_published_total").inc,
         on_dropped=metrics.counter("slates_dropped_total").inc,

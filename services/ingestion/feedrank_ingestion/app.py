@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from feedrank_core.runtime.bus import Bus
-from feedrank_core.runtime.bus_redis import RedisBus
+from feedrank_core.runtime.bus_open import open_bus
 from feedrank_core.runtime.http import create_app
 from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.metrics import Metrics
@@ -23,7 +23,7 @@ SERVICE = "ingestion"
 
 def build_bus(settings: Settings) -> Bus:
     """The bus that the settings name."""
-    return RedisBus(settings.bus_url)
+    return open_bus(settings.bus_url)
 
 
 def create_intake(bus: Bus, metrics: Metrics | None = None) -> FastAPI:

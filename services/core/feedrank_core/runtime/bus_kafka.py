@@ -1,0 +1,333 @@
+"""The bus on Apache Kafka, by kafka-python: topics as the contracts say, all replicas asked.
+
+Records expire by the topic's retention; a compacted topic keeps the last of each key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from threading import Lock
+from typing import Any, TypeVar
+
+import kafka
+from kafka.admin import OffsetSpec
+from kafka.errors import (
+    KafkaError,
+    KafkaTimeoutError,
+    RequestTimedOutError,
+    TopicAlreadyExistsError,
+)
+
+from feedrank_core.contracts.topics import Topic, with_dead_letters
+from feedrank_core.runtime.bus import BusUnavailableError, Outgoing, Record, partition_of
+from feedrank_core.runtime.bus_kafka_connection import MAX_RECORD_BYTES, Connection
+from feedrank_core.runtime.bus_kafka_consumer import KafkaConsumer, to_record
+
+TIMEOUT_S = 10.0
+"""A new leader is found within some seconds; who waits longer than this is told instead."""
+LEASE_S = 60.0
+SESSION_S = 6.0
+"""The least that a broker takes by default: how long a killed reader keeps its partitions."""
+PING_S = 1.0
+IDLE_S = 1.0
+BATCH_BYTES = 128 << 10
+FETCH_WAIT_MS = 200
+"""How long a question on the same connection may wait behind a fetch that finds nothing."""
+LINGER_MS = 50
+"""No batch leaves half full while a call still adds to it; its end sends what there is."""
+COMPACT_WITHIN = timedelta(days=1)
+
+SILENCE = (KafkaTimeoutError, RequestTimedOutError)
+"""Whoever waited once does not wait a second time."""
+
+Answer = TypeVar("Answer")
+
+
+class TopicMismatchError(RuntimeError):
+    """A topic has other partitions than the contracts say: keys would change their order."""
+
+
+def topic_settings(topic: Topic) -> dict[str, str]:
+    """The topic's settings on the broker."""
+    retention_ms = str(int(topic.retention.total_seconds() * 1000))
+    settings = {
+        # Our `published_at` is the bus's clock, whatever the producers' clocks say.
+        "message.timestamp.type": "LogAppendTime",
+        "max.message.bytes": str(MAX_RECORD_BYTES),
+    }
+    if not topic.compacted:
+        return settings | {"cleanup.policy": "delete", "retention.ms": retention_ms}
+    return settings | {
+        "cleanup.policy": "compact",
+        # A reader that was away for less than this still sees what was withdrawn.
+        "delete.retention.ms": retention_ms,
+        "max.compaction.lag.ms": str(int(COMPACT_WITHIN.total_seconds() * 1000)),
+    }
+
+
+class KafkaPublisher:
+    """Publishes a call's records together and returns once every replica in sync holds them."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._producer: kafka.KafkaProducer | None = None
+        self._known: set[str] = set()
+
+    def publish(self, topic: Topic, records: Sequence[Outgoing]) -> None:
+        """Hold every record, in the order given per key.
+
+        Raises: BusUnavailableError, TopicMismatchError.
+        """
+        name = self._connection.name(topic.name)
+        deadline = time.monotonic() + self._connection.timeout_s
+        try:
+            with self._connection.translated():
+                producer = self._connected()
+                self._require_partitions(producer, topic, name)
+                sent = [
+                    producer.send(
+                        name,
+                        key=record.key.encode(),
+                        value=record.value,
+                        partition=partition_of(record.key, topic.partitions),
+                    )
+                    for record in records
+                ]
+                producer.flush(timeout=max(0.0, deadline - time.monotonic()))
+                for future in sent:
+                    if not future.succeeded():
+                        future.get(timeout=0)
+        except BusUnavailableError:
+            # What is under way may still arrive; it must not arrive behind a later call.
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Release the connections; what is under way is given up."""
+        producer, self._producer = self._producer, None
+        self._known.clear()
+        if producer is not None:
+            with contextlib.suppress(KafkaError, OSError):
+                producer.close(timeout=0)
+
+    def _connected(self) -> kafka.KafkaProducer:
+        if self._producer is None:
+            timeout_ms = self._connection.timeout_ms
+            self._producer = self._connection.built(
+                kafka.KafkaProducer,
+                acks="all",
+                enable_idempotence=True,
+                allow_auto_create_topics=False,
+                max_block_ms=timeout_ms,
+                delivery_timeout_ms=timeout_ms + LINGER_MS,
+                max_request_size=MAX_RECORD_BYTES,
+                batch_size=BATCH_BYTES,
+                linger_ms=LINGER_MS,
+                metrics_enabled=False,
+            )
+        return self._producer
+
+    def _require_partitions(self, producer: Any, topic: Topic, name: str) -> None:
+        if name not in self._known:
+            require_partitions(topic, len(producer.partitions_for(name) or ()))
+            self._known.add(name)
+
+
+def require_partitions(topic: Topic, found: int) -> None:
+    """Raises: TopicMismatchError."""
+    if found != topic.partitions:
+        raise TopicMismatchError(
+            f"topic {topic.name} has {found} partitions and the contracts say {topic.partitions};"
+            " a key's records would lose their order: use another prefix or recreate the topic"
+        )
+
+
+class _Administration:
+    """One admin client for the questions of a bus; any thread may ask."""
+
+    def __init__(self, connection: Connection, timeout_s: float) -> None:
+        self._connection = connection
+        self._timeout_s = timeout_s
+        self._client: kafka.KafkaAdminClient | None = None
+        self._lock = Lock()
+
+    def ask(self, question: Callable[[kafka.KafkaAdminClient], Answer]) -> Answer:
+        """Raises: BusUnavailableError."""
+        with self._lock, self._connection.translated():
+            was_connected = self._client is not None
+            try:
+                return question(self._connected())
+            except (KafkaError, OSError) as error:
+                self._drop()
+                if not was_connected or isinstance(error, SILENCE):
+                    raise
+            # A broker that was started again leaves the old client without any connection.
+            try:
+                return question(self._connected())
+            except (KafkaError, OSError):
+                self._drop()
+                raise
+
+    def close(self) -> None:
+        """Release the connections."""
+        with self._lock:
+            self._drop()
+
+    def _connected(self) -> kafka.KafkaAdminClient:
+        if self._client is None:
+            self._client = self._connection.built(kafka.KafkaAdminClient, timeout_s=self._timeout_s)
+        return self._client
+
+    def _drop(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(KafkaError, OSError):
+                client.close()
+
+
+class KafkaBus:
+    """A bus on a Kafka cluster. Units: seconds.
+
+    A reader that does not poll for `lease_s` loses its partitions to the others of its group; a
+    reader that is killed loses them sooner. A call waits for the brokers for `timeout_s`.
+    """
+
+    def __init__(self, url: str, *, lease_s: float = LEASE_S, timeout_s: float = TIMEOUT_S) -> None:
+        self.url = url
+        self._connection = Connection(url, timeout_s=timeout_s)
+        self._lease_s = lease_s
+        self._admin = _Administration(self._connection, timeout_s)
+        # Its own client, so that a slow question of another thread does not look like an outage.
+        self._pinger = _Administration(self._connection, min(PING_S, timeout_s))
+
+    def create_topics(self) -> None:
+        """Create what is missing. Raises: BusUnavailableError, TopicMismatchError."""
+        topics = {self._connection.name(t.name): t for t in with_dead_letters().values()}
+        there = set(self._admin.ask(lambda admin: admin.list_topics()))
+        missing = {
+            name: {
+                "num_partitions": topic.partitions,
+                "replication_factor": self._connection.security.replication,
+                "configs": topic_settings(topic),
+            }
+            for name, topic in topics.items()
+            if name not in there
+        }
+        if missing:
+            self._admin.ask(lambda admin: _create(admin, missing))
+            self._admin.ask(lambda admin: admin.wait_for_topics(list(missing)))
+        described = self._admin.ask(lambda admin: admin.describe_topics(list(topics)))
+        for found in described:
+            require_partitions(topics[found["name"]], len(found["partitions"]))
+
+    def publisher(self) -> KafkaPublisher:
+        """A publisher with connections of its own."""
+        return KafkaPublisher(self._connection)
+
+    @contextmanager
+    def consumer(
+        self, topics: Sequence[Topic], *, group: str, member: str
+    ) -> Iterator[KafkaConsumer]:
+        """A member of `group`, closed on leaving. Raises: BusUnavailableError."""
+        with self._connection.translated():
+            client = self._reader(
+                group_id=self._connection.name(group),
+                client_id=member,
+                max_poll_interval_ms=int(self._lease_s * 1000),
+                session_timeout_ms=int(SESSION_S * 1000),
+                heartbeat_interval_ms=int(min(SESSION_S, self._lease_s) * 1000 / 4),
+            )
+        consumer = KafkaConsumer(
+            client,
+            self.publisher(),
+            topics,
+            self._connection,
+            group=group,
+            member=member,
+            ping=self.ping,
+        )
+        try:
+            yield consumer
+        finally:
+            consumer.close()
+
+    def broadcast(
+        self, topic: Topic, *, offsets: Mapping[int, int] | None = None
+    ) -> Iterator[Record | None]:
+        """Every record from `offsets` on, else from the oldest that is kept.
+
+        Of a compacted topic that is at least the last of each key. Raises: BusUnavailableError.
+        """
+        name = self._connection.name(topic.name)
+        places = [kafka.TopicPartition(name, p) for p in range(topic.partitions)]
+        timeout_ms = self._connection.timeout_ms
+        with self._connection.translated():
+            client = self._reader(group_id=None)
+            try:
+                client.assign(places)
+                for place in places:
+                    start = (offsets or {}).get(place.partition)
+                    if start is None:
+                        client.seek_to_beginning(place)
+                    else:
+                        client.seek(place, start)
+                while True:
+                    found = client.poll(timeout_ms=int(IDLE_S * 1000))
+                    for some in found.values():
+                        for one in some:
+                            yield to_record(topic.name, one)
+                    if not found:
+                        ends = client.end_offsets(places, timeout_ms=timeout_ms)
+                        if all(_at(client, p, timeout_ms) >= ends[p] for p in places):
+                            yield None
+            finally:
+                with contextlib.suppress(KafkaError, OSError):
+                    client.close(autocommit=False, timeout_ms=timeout_ms)
+
+    def end_offsets(self, topic: Topic) -> dict[int, int]:
+        """By partition, the offset that the next record will get."""
+        name = self._connection.name(topic.name)
+        asked = {kafka.TopicPartition(name, p): OffsetSpec.LATEST for p in range(topic.partitions)}
+        found = self._admin.ask(lambda admin: admin.list_partition_offsets(asked))
+        return {place.partition: answer.offset for place, answer in found.items()}
+
+    def committed(self, topic: Topic, *, group: str) -> dict[int, int]:
+        """By partition, the offset of the first record that `group` has not committed."""
+        name, group_id = self._connection.name(topic.name), self._connection.name(group)
+        places = [kafka.TopicPartition(name, p) for p in range(topic.partitions)]
+        found = self._admin.ask(lambda admin: admin.list_group_offsets({group_id: places}))
+        stored = {place: answer.offset for place, answer in found[group_id].items()}
+        return {p.partition: max(0, stored.get(p, 0)) for p in places}
+
+    def ping(self) -> None:
+        """Raises: BusUnavailableError when no broker answers within a second."""
+        self._pinger.ask(lambda admin: admin.describe_cluster())
+
+    def close(self) -> None:
+        """Release the bus's own connections."""
+        self._admin.close()
+        self._pinger.close()
+
+    def _reader(self, **options: Any) -> kafka.KafkaConsumer:
+        return self._connection.built(
+            kafka.KafkaConsumer,
+            **options,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            allow_auto_create_topics=False,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            metrics_enabled=False,
+        )
+
+
+def _at(client: kafka.KafkaConsumer, place: Any, timeout_ms: int) -> int:
+    return client.position(place, timeout_ms=timeout_ms) or 0
+
+
+def _create(admin: kafka.KafkaAdminClient, wanted: dict[str, dict[str, Any]]) -> None:
+    with contextlib.suppress(TopicAlreadyExistsError):  # another service was quicker
+        admin.create_topics(wanted)
