@@ -3,6 +3,9 @@
 Records expire by the topic's retention; a compacted topic keeps the last of each key.
 """
 
+# The type checker brings stubs of kafka-python 2; this is 3.
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
+
 from __future__ import annotations
 
 import contextlib
@@ -34,6 +37,7 @@ SESSION_S = 6.0
 """The least that a broker takes by default: how long a killed reader keeps its partitions."""
 PING_S = 1.0
 IDLE_S = 1.0
+ABORT_S = 0.2
 BATCH_BYTES = 128 << 10
 FETCH_WAIT_MS = 200
 """How long a question on the same connection may wait behind a fetch that finds nothing."""
@@ -110,9 +114,15 @@ class KafkaPublisher:
         """Release the connections; what is under way is given up."""
         producer, self._producer = self._producer, None
         self._known.clear()
-        if producer is not None:
-            with contextlib.suppress(KafkaError, OSError):
-                producer.close(timeout=0)
+        if producer is None:
+            return
+        try:
+            producer.close(timeout=0)
+        except (KafkaError, OSError):
+            # With records under way `close` raises before it closes anything, and the producer
+            # would go on sending them.
+            producer._sender.force_close()
+            producer._sender.join(timeout=ABORT_S)
 
     def _connected(self) -> kafka.KafkaProducer:
         if self._producer is None:

@@ -1,5 +1,8 @@
 """A member of a group on the Kafka bus: the broker shares partitions out, we commit prefixes."""
 
+# The type checker brings stubs of kafka-python 2; this is 3.
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false
+
 from __future__ import annotations
 
 import contextlib
