@@ -22,7 +22,7 @@ from feedrank_gateway.bundle_watcher import BundleWatcher
 from feedrank_gateway.cursor import CursorCodec, load_secret
 from feedrank_gateway.feed import FeedService
 from feedrank_gateway.ports import Cache
-from feedrank_gateway.routes import feed_routes
+from feedrank_gateway.routes import add_feed_routes
 from feedrank_gateway.settings import Settings
 from feedrank_gateway.slate_log import SlateLog
 
@@ -85,5 +85,5 @@ def assemble(
     app = create_app(
         title="Feedrank feed", metrics=metrics, ready=ready, public=True, lifespan=lifespan
     )
-    app.include_router(feed_routes(service, cursors, metrics))
+    add_feed_routes(app, service, cursors, metrics)
     return app

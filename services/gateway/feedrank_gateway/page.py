@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import orjson
 from feedrank_core.contracts.events import Surface
 from feedrank_core.contracts.slates import Degraded
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One item of a page."""
+class Place(NamedTuple):
+    """One item of a page. A tuple, because a frozen dataclass takes twice as long to make."""
 
     item_id: str
     source: str

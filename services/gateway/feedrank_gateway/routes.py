@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from fastapi import APIRouter, Request, Response
+from fastapi import FastAPI, Request, Response
 from feedrank_core.contracts.api import FeedResponse, Problem
 from feedrank_core.contracts.events import Surface
 from feedrank_core.contracts.slates import Degraded
@@ -27,9 +27,10 @@ _PROBLEMS: dict[int | str, dict[str, object]] = {
 }
 
 
-def feed_routes(service: FeedService, cursors: CursorCodec, metrics: Metrics) -> APIRouter:
-    """The router of the feed."""
-    router = APIRouter()
+def add_feed_routes(
+    app: FastAPI, service: FeedService, cursors: CursorCodec, metrics: Metrics
+) -> None:
+    """Put the feed on the application itself: FastAPI matches an included router twice."""
     requests = metrics.counter("requests_total")
     answered = {surface: requests.labels(str(surface), "200") for surface in Surface}
     seconds = metrics.histogram("feed_seconds")
@@ -39,7 +40,7 @@ def feed_routes(service: FeedService, cursors: CursorCodec, metrics: Metrics) ->
         requests.labels("any", str(status)).inc()
         return problem(status, title, str(error), remedy, field)
 
-    @router.get(
+    @app.get(
         "/v1/users/{user_id:path}/feed",
         response_model=None,
         responses={200: {"model": FeedResponse}, **_PROBLEMS},
@@ -67,5 +68,3 @@ def feed_routes(service: FeedService, cursors: CursorCodec, metrics: Metrics) ->
         response = Response(page.answer(), media_type="application/json")
         seconds.observe(time.perf_counter() - start)
         return response
-
-    return router

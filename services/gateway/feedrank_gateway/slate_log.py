@@ -14,9 +14,10 @@ from feedrank_core.runtime.bus import BusUnavailableError, Outgoing, Publisher
 from feedrank_gateway.page import Page
 
 BATCH = 64
-"""Slates a publish call: some 150 KB, a few milliseconds of this process's time."""
-GATHER_S = 0.05
-"""Waiting this long for company, because a publish call costs far more than a slate in it."""
+"""Slates a publish call: some 150 KB, at most a millisecond of this process's time."""
+GATHER_S = 0.005
+"""Waiting this long for company. 50 ms cost less in all and more at p99: two publish calls in a
+hundred milliseconds, each long enough for requests to notice (2.63 against 2.36 times the floor)."""
 RETRY_S = 0.25
 FLUSH_S = 5.0
 
