@@ -23,7 +23,7 @@ from feedrank_gateway.cursor import CursorCodec
 from feedrank_gateway.slate_log import SlateLog
 
 FIRST, SECOND = "20260101T000000-00000001", "20260102T000000-00000002"
-NUM_ITEMS, NUM_POPULAR = 300, 120
+NUM_ITEMS, NUM_POPULAR, SEGMENT_POPULAR = 300, 120, 12
 CREATORS = [f"creator-{i}" for i in range(40)]
 CATEGORIES = ["music", "sport", "science", "travel", "food"]
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -54,7 +54,10 @@ def write_bundle(
         np.save(path / part.value, column)
     (path / Part.CREATORS.value).write_bytes(orjson.dumps(CREATORS))
     (path / Part.CATEGORIES.value).write_bytes(orjson.dumps(CATEGORIES))
-    popular = PopularLists(everyone=tuple(rng.permutation(num_items)[:num_popular].tolist()))
+    popular = PopularLists(
+        everyone=tuple(rng.permutation(num_items)[:num_popular].tolist()),
+        segments={"NL|web": tuple(rng.permutation(num_items)[:SEGMENT_POPULAR].tolist())},
+    )
     (path / Part.POPULAR.value).write_text(popular.model_dump_json())
     return store.seal(
         Manifest(

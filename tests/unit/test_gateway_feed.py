@@ -70,6 +70,22 @@ async def test_a_reader_nobody_knows_gets_what_is_popular_and_nothing_is_degrade
     assert feed["degraded"] == []
 
 
+async def test_a_reader_of_a_known_segment_gets_its_list_first_then_everybodys(world):
+    world.cache.values["segment:ada"] = b"NL|web"
+    feed = await _feed(world)
+    sources = [i["source"] for i in feed["items"]]
+    num_active = sum(world.watcher.current.popular_in(b"NL|web").active_N)
+    assert sources == ["segment_popular"] * num_active + ["global_popular"] * (20 - num_active)
+    assert feed["items"][0]["reasons"][0] == "popular near you"
+    assert len({i["item_id"] for i in feed["items"]}) == 20
+
+
+@pytest.mark.parametrize("segment", [b"NL|tv", b"", b"\xff\x00"])
+async def test_a_segment_without_a_list_gets_everybodys(world, segment):
+    world.cache.values["segment:ada"] = segment
+    assert {i["source"] for i in (await _feed(world))["items"]} == {"global_popular"}
+
+
 async def test_pages_never_repeat_and_end_with_a_null_cursor(world):
     world.give_candidates("ada", range(70))
     shown, cursor = [], None

@@ -10,7 +10,7 @@ from threading import Event
 
 import structlog
 from feedrank_core.contracts.features import Table
-from feedrank_core.contracts.topics import IMPRESSIONS, INTERACTIONS
+from feedrank_core.contracts.topics import IMPRESSIONS, INTERACTIONS, USERS
 from feedrank_core.runtime.bus import Bus, BusUnavailableError
 from feedrank_core.runtime.bus_open import open_bus
 from feedrank_core.runtime.lake import Lake
@@ -18,8 +18,9 @@ from feedrank_core.runtime.metrics import Metrics
 from feedrank_core.runtime.redis_clients import sync_client
 from feedrank_core.runtime.serving import start_probe_server
 
-from feedrank_feature_store.consumer import GROUP, PAUSE_S, SeenFollower
+from feedrank_feature_store.consumer import GROUP, PAUSE_S, ReaderFollower
 from feedrank_feature_store.seen import SeenWriter
+from feedrank_feature_store.segments import SegmentWriter
 from feedrank_feature_store.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -46,6 +47,7 @@ def extract_features(settings: Settings, as_of: datetime) -> dict[str, int]:
     with sync_client(settings.cache_url) as cache:
         users = settings.place.features / Table.USERS
         counts["seen"] = SeenWriter(cache).rewrite(users)
+        SegmentWriter(cache).restore(users)
     return counts
 
 
@@ -60,12 +62,12 @@ def put_online(settings: Settings, as_of: datetime) -> None:
 
 
 def follow(settings: Settings) -> None:
-    """Keep `seen:` current until SIGTERM or SIGINT; answers probes and metrics. Blocks."""
+    """Keep `seen:` and `segment:` current until SIGTERM or SIGINT. Blocks."""
     stopping = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     metrics = Metrics("feature_store")
-    followers: list[SeenFollower] = []
+    followers: list[ReaderFollower] = []
 
     def ready() -> str | None:
         return followers[0].trouble if followers else "the bus does not answer"
@@ -77,16 +79,20 @@ def follow(settings: Settings) -> None:
         if stopping.is_set():
             return
         member = f"{socket.gethostname()}-{os.getpid()}"
-        topics = [IMPRESSIONS, INTERACTIONS]
+        topics = [IMPRESSIONS, INTERACTIONS, USERS]
         with (
             sync_client(settings.cache_url, timeout_s=CACHE_TIMEOUT_S) as cache,
             bus.consumer(topics, group=GROUP, member=member) as consumer,
         ):
-            seen = SeenWriter(cache)
-            followers.append(
-                SeenFollower(consumer, seen, metrics, max_records=settings.max_records)
+            follower = ReaderFollower(
+                consumer,
+                SeenWriter(cache),
+                SegmentWriter(cache),
+                metrics,
+                max_records=settings.max_records,
             )
-            followers[0].run(stopping)
+            followers.append(follower)
+            follower.run(stopping)
     finally:
         bus.close()
         probes.shutdown()

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import reduce
 
 import numpy as np
 from feedrank_core.contracts.events import Surface
@@ -131,21 +132,19 @@ def _page(
     degraded: list[Degraded],
     now: datetime,
 ) -> Candidates:
-    """Up to limit + 1 places: cached candidates, topped up by what is popular."""
+    """Up to limit + 1 places: cached candidates, topped up by what is popular.
+
+    Popular first where readers like this one are, then everywhere.
+    """
     served_M = _keys(read.served)
     filters = [*_filters(bundle, request), SeenFilter(_keys(read.seen)), ServedFilter(served_M)]
     before = bundle.rows_of(served_M[-WINDOW + 1 :])
     wanted = request.limit + 1
-    pools = [bundle.popular]
-    if read.candidates is not None:
-        try:
-            cached = CachedSource(read.candidates, len(bundle.items))()
-        except ValueError:
-            degraded.append(Degraded.CANDIDATES)
-        else:
-            pools.insert(0, bundle.hydrate(cached))
+    pools = [_cached(bundle, read, degraded), bundle.popular_in(read.segment), bundle.popular]
     pages: list[Candidates] = []
     for pool in pools:
+        if pool is None:
+            continue
         page = rank(
             pool,
             filters=filters,
@@ -158,7 +157,18 @@ def _page(
             break
         filters = [*filters, ServedFilter(page.key_N)]
         before = np.concatenate([before, page.index_N])
-    return pages[0] if len(pages) == 1 else pages[0].followed_by(pages[1])
+    return reduce(Candidates.followed_by, pages)
+
+
+def _cached(bundle: ServingBundle, read: CacheRead, degraded: list[Degraded]) -> Candidates | None:
+    """The reader's own candidates; None where there are none, or harmed ones."""
+    if read.candidates is None:
+        return None
+    try:
+        return bundle.hydrate(CachedSource(read.candidates, len(bundle.items))())
+    except ValueError:
+        degraded.append(Degraded.CANDIDATES)
+        return None
 
 
 def _popular_page(

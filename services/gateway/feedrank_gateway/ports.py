@@ -16,6 +16,7 @@ class CacheRead:
 
     candidates: bytes | None
     seen: bytes | None
+    segment: bytes | None
     served: bytes | None
 
 
@@ -23,7 +24,7 @@ class Cache(Protocol):
     """The reader's keys in the cache. Reads are one round trip."""
 
     async def read(self, bundle_id: str, user_id: str, session_id: str | None) -> CacheRead:
-        """Candidates, seen and (with a session) served keys. Raises: CacheUnavailableError."""
+        """All of it at once; `served` only with a session. Raises: CacheUnavailableError."""
         ...
 
     async def append_served(

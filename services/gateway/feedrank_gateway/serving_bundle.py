@@ -1,8 +1,8 @@
-"""What the gateway uses of a bundle: mapped item columns, the popular list, words."""
+"""What the gateway uses of a bundle: mapped item columns, the popular lists, words."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -36,6 +36,8 @@ class ServingBundle:
     reasons: tuple[tuple[tuple[str, ...], ...], ...]
     """By source, then by category: why an item stands in a feed."""
     popular_indices: tuple[int, ...]
+    segment_indices: dict[bytes, tuple[int, ...]]
+    _segments: dict[bytes, Candidates] = field(default_factory=dict, repr=False)
 
     @cached_property
     def hydrate(self) -> ItemHydrator:
@@ -46,6 +48,16 @@ class ServingBundle:
     def popular(self) -> Candidates:
         """The list for everyone, hydrated once."""
         return self.hydrate(PopularSource(self.popular_indices)())
+
+    def popular_in(self, segment: bytes | None) -> Candidates | None:
+        """The list of a segment, hydrated when first asked for; None where it has none."""
+        if segment is None or (indices := self.segment_indices.get(segment)) is None:
+            return None
+        found = self._segments.get(segment)
+        if found is None:
+            found = self.hydrate(PopularSource(indices, Source.SEGMENT_POPULAR)())
+            self._segments[segment] = found
+        return found
 
     @classmethod
     def of(cls, bundle: Bundle) -> ServingBundle:
@@ -87,6 +99,9 @@ class ServingBundle:
                 for source in SOURCES
             ),
             popular_indices=bundle.popular.everyone,
+            segment_indices={
+                name.encode(): indices for name, indices in bundle.popular.segments.items()
+            },
         )
         assert len(serving.popular) >= 0  # gathers the list now, not in the first request
         return serving

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import redis
 from feedrank_core.contracts.bundle import Manifest, Part, PopularLists, Stage
-from feedrank_core.contracts.redis_keys import CANDIDATES, CURRENT_BUNDLE, SEEN
+from feedrank_core.contracts.redis_keys import CANDIDATES, CURRENT_BUNDLE, SEEN, SEGMENT
 from feedrank_core.ranking.packed import pack
 from feedrank_core.runtime.bundle_store import BundleStore
 
@@ -72,6 +72,7 @@ def fill_cache(url: str, root: Path, *, num_users: int, seed: int, answer: bytes
                 candidates_N, score_N[: len(candidates_N)]
             )
             values[SEEN.key(user=name)] = keys[index_N[NUM_CANDIDATES:]].tobytes()
+            values[SEGMENT.key(user=name)] = b"NL|web"
             values[KEY.format(user=name)] = answer
         client.mset(values)
     client.set(CURRENT_BUNDLE.key(), BUNDLE_ID)

@@ -81,6 +81,16 @@ FOLLOWED = RedisKey(
     max_bytes=66_000,
     ttl_s=30 * DAY_S,
 )
+SEGMENT = RedisKey(
+    name="segment",
+    template="segment:{user}",
+    writer="feature_store",
+    readers=frozenset({"gateway"}),
+    redis_type="string",
+    value="`country|platform`, as `contracts.bundle.segment_of` writes it",
+    max_bytes=16,
+    ttl_s=30 * DAY_S,
+)
 TRENDING = RedisKey(
     name="trending",
     template="trending:{segment}",
@@ -93,5 +103,5 @@ TRENDING = RedisKey(
 )
 
 REDIS_KEYS: dict[str, RedisKey] = {
-    k.name: k for k in (CANDIDATES, CURRENT_BUNDLE, SERVED, SEEN, FOLLOWED, TRENDING)
+    k.name: k for k in (CANDIDATES, CURRENT_BUNDLE, SERVED, SEEN, SEGMENT, FOLLOWED, TRENDING)
 }

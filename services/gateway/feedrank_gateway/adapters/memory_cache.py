@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from feedrank_core.contracts.redis_keys import CANDIDATES, SEEN, SERVED
+from feedrank_core.contracts.redis_keys import CANDIDATES, SEEN, SEGMENT, SERVED
 
 from feedrank_gateway.ports import CacheRead, CacheUnavailableError
 
@@ -21,6 +21,7 @@ class MemoryCache:
         return CacheRead(
             get(CANDIDATES.key(bundle=bundle_id, user=user_id)),
             get(SEEN.key(user=user_id)),
+            get(SEGMENT.key(user=user_id)),
             get(SERVED.key(user=user_id, session=session_id)) if session_id else None,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from feedrank_core.contracts.redis_keys import CANDIDATES, SEEN, SERVED
+from feedrank_core.contracts.redis_keys import CANDIDATES, SEEN, SEGMENT, SERVED
 
 from feedrank_gateway.adapters.resp import RespClient
 from feedrank_gateway.breaker import Breaker
@@ -22,13 +22,17 @@ class RedisCache:
         self._breaker = breaker or Breaker()
 
     async def read(self, bundle_id: str, user_id: str, session_id: str | None) -> CacheRead:
-        """Candidates, seen and (with a session) served keys. Raises: CacheUnavailableError."""
-        keys = [CANDIDATES.key(bundle=bundle_id, user=user_id), SEEN.key(user=user_id)]
+        """As the port says. Raises: CacheUnavailableError."""
+        keys = [
+            CANDIDATES.key(bundle=bundle_id, user=user_id),
+            SEEN.key(user=user_id),
+            SEGMENT.key(user=user_id),
+        ]
         if session_id is not None:
             keys.append(SERVED.key(user=user_id, session=session_id))
         self._check()
         found = await self._guarded(self._redis.call("MGET", *keys))
-        return CacheRead(found[0], found[1], found[2] if session_id is not None else None)
+        return CacheRead(*found, *(() if session_id is not None else (None,)))
 
     async def append_served(
         self, user_id: str, session_id: str, keys: bytes, *, is_first: bool
