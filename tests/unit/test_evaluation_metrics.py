@@ -64,6 +64,7 @@ def test_baselines_rank_what_their_data_plants():
     interactions_UN = sparse.csr_matrix(
         np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 0, 0]], dtype=float)
     )
-    assert Popularity(interactions_UN).scores(np.array([2])).tolist() == [3, 2, 1, 1]
+    counts_N = np.asarray(interactions_UN.sum(axis=0)).ravel()
+    assert Popularity(counts_N).scores(np.array([2])).tolist() == [3, 2, 1, 1]
     assert ItemKnn(interactions_UN).scores(np.array([2])).argmax() == 3
     assert ItemKnn(interactions_UN, neighbours=1).scores(np.array([0])).argmax() == 1

@@ -33,6 +33,10 @@ def evaluate(
         )
     console = Console()
     console.print(table(opened.bundle_id, metrics))
+    if refit := opened.manifest.config.get("refit_epochs"):
+        console.print(
+            f"Measured before the last {refit} pass over everything, which took in this slice."
+        )
     for baseline in ("popularity", "item_knn"):
         lead = metrics[f"lead_over_{baseline}"]
         console.print(

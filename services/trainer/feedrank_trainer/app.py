@@ -37,7 +37,7 @@ def make_bundle(settings: Settings, run: Path, *, seed: int, epochs: int | None)
     config = TrainingConfig(
         epochs=epochs or settings.epochs,
         batch_size=settings.batch_size,
-        budget_s=settings.budget_s,
+        max_steps=settings.max_steps,
     )
     with epoch_report(config.epochs) as report:
         bundle = train_bundle(

@@ -31,4 +31,5 @@ def epoch_report(num_epochs: int, console: Console | None = None) -> Iterator[Ca
 def line(epoch: Epoch) -> str:
     """One epoch in words."""
     score = "" if epoch.score is None else f", NDCG@10 on the later slice {epoch.score:.4f}"
-    return f"epoch {epoch.number}: loss {epoch.loss:.3f}{score}, {epoch.elapsed_s:.1f} s"
+    number = f"epoch {epoch.number} ({epoch.steps} steps)"
+    return f"{number}: loss {epoch.loss:.3f}{score}, {epoch.elapsed_s:.1f} s"

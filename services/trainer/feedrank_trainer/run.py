@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,11 +17,12 @@ from feedrank_core.models.two_tower import TwoTower
 from feedrank_core.runtime.bundle_store import Bundle, BundleStore
 
 from feedrank_trainer.catalogue import Catalogue
+from feedrank_trainer.comparison import baselines, compare, ndcg, towers
 from feedrank_trainer.examples import Shards, read_shard, select
-from feedrank_trainer.holdout import compare, holdout_from
+from feedrank_trainer.holdout import holdout_from, triples
 from feedrank_trainer.onnx_export import export_encoders
 from feedrank_trainer.pairs import PAIRS, SCHEMA, SUMMARY, Readers
-from feedrank_trainer.popularity import popular_lists, segments
+from feedrank_trainer.popularity import popular_lists, segments_of
 from feedrank_trainer.training import (
     USER_FIELDS,
     Epoch,
@@ -32,7 +33,10 @@ from feedrank_trainer.training import (
 
 PARITY_ROWS = 64
 REFIT_EPOCHS = 1
-"""After the evaluation: one pass over everything, so that the bundle knows the newest actions."""
+"""After the evaluation: one pass over everything, so that the bundle knows the newest actions.
+
+The refitted towers cannot be measured on what they then have seen; the manifest tells both.
+"""
 
 
 class RunError(RuntimeError):
@@ -49,9 +53,7 @@ class Prepared:
     shards: tuple[Path, ...]
     cuts_s: tuple[float, float]
     as_of: datetime
-    user: np.ndarray
-    item: np.ndarray
-    at_s: np.ndarray
+    num_pairs: int
 
 
 def open_run(features: Path, run: Path) -> Prepared:
@@ -63,9 +65,6 @@ def open_run(features: Path, run: Path) -> Prepared:
     shards = tuple(sorted((run / PAIRS).glob("*.parquet")))
     if not summary["pairs"]:
         raise RunError("there is no engaged action to learn from: send events, then run the day")
-    names = ["user", "positive", "at_s"]
-    pieces = [piece for path in shards for piece in read_shard(path, columns=names)]
-    user, item, at_s = (np.concatenate([p[n] for p in pieces]) for n in names)
     return Prepared(
         FeatureSchema.model_validate_json((run / SCHEMA).read_bytes()),
         Catalogue.read(features / Table.CATALOGUE.value),
@@ -73,9 +72,7 @@ def open_run(features: Path, run: Path) -> Prepared:
         shards,
         (summary["cuts_s"][0], summary["cuts_s"][1]),
         datetime.fromisoformat(summary["as_of"]),
-        user,
-        item,
-        at_s,
+        summary["pairs"],
     )
 
 
@@ -105,27 +102,39 @@ def train_bundle(
         prepared.schema,
         config=config,
         seed=seed,
-        validate=None if early is None else lambda towers: early.ndcg(towers, items),
+        validate=None if early is None else lambda model: ndcg(early, model, items),
         report=report,
     )
     metrics: dict[str, dict[str, float]] = {}
     if (late := slices[1]) is not None:
-        scores = {"two_tower": late.model_scores(model, items), **late.baseline_scores()}
-        metrics = compare(late, scores, seed=seed)
+        contenders = {"two_tower": towers(late, model, items), **baselines(late)}
+        metrics = compare(late, contenders, seed=seed)
     trained_N = had_positive(prepared, np.inf, num_items)
     items = encode_items(prepared.schema, columns, trained=trained_N)
-    if early is not None:
-        again = TrainingConfig(**{**asdict(config), "epochs": REFIT_EPOCHS})
+    refit_epochs = 0 if early is None else REFIT_EPOCHS
+    if refit_epochs:
+        again = replace(config, epochs=refit_epochs)
         everything = Shards(prepared.shards)
         model = fit(everything, items, prepared.schema, config=again, seed=seed, start=model)
     return write_bundle(
-        prepared, store, model, items, trained_N, metrics, config=config, seed=seed, offsets=offsets
+        prepared,
+        store,
+        model,
+        items,
+        trained_N,
+        metrics,
+        config={**asdict(config), "pairs": prepared.num_pairs, "refit_epochs": refit_epochs},
+        seed=seed,
+        offsets=offsets,
     )
 
 
 def had_positive(prepared: Prepared, before_s: float, num_items: int) -> np.ndarray:
     """Which items had a positive before a time. Shapes: (N,) bool."""
-    return np.bincount(prepared.item[prepared.at_s < before_s], minlength=num_items) > 0
+    found = np.zeros(num_items, bool)
+    for _, item, at_s in triples(prepared.shards):
+        found[item[at_s < before_s]] = True
+    return found
 
 
 def write_bundle(
@@ -136,11 +145,14 @@ def write_bundle(
     trained_N: np.ndarray,
     metrics: dict[str, dict[str, float]],
     *,
-    config: TrainingConfig,
+    config: dict[str, str | int | float | bool],
     seed: int,
     offsets: dict[str, int],
 ) -> Bundle:
-    """Write every part but the index, and seal."""
+    """Write every part but the index, and seal.
+
+    `metrics` are of the towers before the refit, on a slice that those had not seen.
+    """
     now = datetime.now(UTC)
     bundle_id = f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
     path = store.create(bundle_id)
@@ -161,7 +173,7 @@ def write_bundle(
             num_items=len(trained_N),
             seed=seed,
             offsets=offsets,
-            config={**asdict(config), "pairs": len(prepared.item)},
+            config=config,
             metrics={k: v for k, v in metrics.get("two_tower", {}).items() if v == v},
             files={},
         )
@@ -172,11 +184,13 @@ def popular_of(prepared: Prepared, path: Path) -> PopularLists:
     """The bundle's popular lists."""
     table = prepared.readers.table
     known = {"country", "platform"} <= set(table.column_names)
+    nobody: list[str | None] = []
     return popular_lists(
-        prepared.item,
-        prepared.at_s,
-        prepared.user,
-        segments(table["country"].to_pylist(), table["platform"].to_pylist()) if known else {},
+        prepared.shards,
+        segments_of(
+            table["country"].to_pylist() if known else nobody,
+            table["platform"].to_pylist() if known else nobody,
+        ),
         active_N=np.load(path / Part.ITEM_ACTIVE),
         created_s_N=np.load(path / Part.ITEM_CREATED),
         as_of_s=prepared.as_of.timestamp(),

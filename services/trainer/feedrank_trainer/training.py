@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -32,7 +33,7 @@ class TrainingConfig:
     id_dropout: float = 0.1
     history_dropout: float = 0.1
     patience: int = 2
-    budget_s: float = 600.0
+    max_steps: int = 100_000
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Epoch:
     """How an epoch went; `score` is the later slice's, None where there is none."""
 
     number: int
+    steps: int
     loss: float
     score: float | None
     elapsed_s: float
@@ -66,7 +68,8 @@ def fit(
 ) -> TwoTower:
     """The towers with the best score on the later slice, or the last ones without a slice.
 
-    Stops after `patience` epochs without a better score, or when `budget_s` is spent.
+    Stops after `patience` epochs without a better score, or after `max_steps` batches, even within
+    an epoch: never by a clock, so that a seed means the same weights on a slow machine.
     """
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=False)
@@ -77,18 +80,29 @@ def fit(
     )
     log_q_N = log_frequencies(source, len(items["id_buckets"]), config)
     best_score, best_state, waited = -math.inf, None, 0
-    started = time.monotonic()
+    started, steps = time.monotonic(), 0
     for number in range(1, config.epochs + 1):
-        loss = run_epoch(model, optimiser, source, items, log_q_N, config=config, rng=rng)
+        losses = run_epoch(
+            model,
+            optimiser,
+            source,
+            items,
+            log_q_N,
+            config=config,
+            rng=rng,
+            max_steps=config.max_steps - steps,
+        )
+        steps += len(losses)
         score = None if validate is None else validate(model.eval())
-        report(Epoch(number, loss, score, time.monotonic() - started))
+        loss = float(np.mean(losses)) if losses else math.nan
+        report(Epoch(number, steps, loss, score, time.monotonic() - started))
         if score is not None:
             waited = 0 if score > best_score else waited + 1
             if score > best_score:
                 best_score, best_state = score, snapshot(model)
             if waited >= config.patience:
                 break
-        if time.monotonic() - started > config.budget_s:
+        if steps >= config.max_steps:
             break
     if best_state is not None:
         model.load_state_dict(best_state)
@@ -109,11 +123,12 @@ def run_epoch(
     *,
     config: TrainingConfig,
     rng: np.random.Generator,
-) -> float:
-    """One pass; answers the mean loss."""
+    max_steps: int,
+) -> list[float]:
+    """One pass, or its first batches; answers the loss of each."""
     model.train()
     losses: list[float] = []
-    for examples in batches(source.pieces(rng), config.batch_size, rng):
+    for examples in islice(batches(source.pieces(rng), config.batch_size), max_steps):
         batch = assemble(examples, items, log_q_N, config=config, rng=rng)
         score_BC, hidden_BC = model(batch)
         column_C = torch.cat([batch.positive, batch.negative])
@@ -123,12 +138,10 @@ def run_epoch(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimiser.step()
         losses.append(loss.item())
-    return float(np.mean(losses)) if losses else math.nan
+    return losses
 
 
-def batches(
-    pieces: Iterator[Examples], batch_size: int, rng: np.random.Generator
-) -> Iterator[Examples]:
+def batches(pieces: Iterator[Examples], batch_size: int) -> Iterator[Examples]:
     """Batches of `batch_size`; what is left of a piece joins the next, the last may be short."""
     rest: Examples | None = None
     for piece in pieces:

@@ -18,10 +18,10 @@ class Scorer(Protocol):
 
 
 class Popularity:
-    """Scores an item by how many users engaged with it."""
+    """Scores an item by how many users engaged with it. Shapes: count_N (N,)."""
 
-    def __init__(self, interactions_UN: sparse.csr_matrix) -> None:
-        self._count_N = np.asarray(_binary(interactions_UN).sum(axis=0)).ravel()
+    def __init__(self, count_N: np.ndarray) -> None:
+        self._count_N = count_N
 
     def scores(self, history: np.ndarray) -> np.ndarray:
         """The same for everyone."""
