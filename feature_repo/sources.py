@@ -11,7 +11,7 @@ def _table(name: str, table: Table, timestamp: str) -> FileSource:
     return FileSource(name=name, path=f"features/{table.value}", timestamp_field=timestamp)
 
 
-user_profile_source = _table("user_profile_table", Table.USERS, "profile_at")
+user_profile_source = _table("user_profile_table", Table.USER_PROFILES, "profile_at")
 user_history_table = _table("user_history_table", Table.USERS, "as_of")
 user_counters_table = _table("user_counters_table", Table.USER_COUNTERS, "event_timestamp")
 item_profile_source = _table("item_profile_table", Table.CATALOGUE, "profile_at")

@@ -17,7 +17,7 @@ user_profile = FeatureView(
         Field(name="interests", dtype=Array(String)),
     ],
     source=user_profile_source,
-    description="As the application last published it.",
+    description="As the application had last published it.",
 )
 user_counters = FeatureView(
     name="user_counters",

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from feedrank_core.contracts.bundle import Part, Stage
+from feedrank_core.contracts.features import COUNTER_COLUMNS
 from feedrank_core.contracts.ids import item_keys
 from feedrank_core.features.encoding import FeatureSchema, encode_items
 from feedrank_core.runtime.bundle_store import BundleStore
@@ -57,8 +58,16 @@ def write_features(folder: Path) -> None:
         "platform": ["web"] * NUM_USERS,
         "interests": [["category-1"]] * NUM_USERS,
     }
+    tables = {
+        "catalogue": items,
+        "engagements": engagements,
+        "users": profiles,
+        "user_profiles": profiles | {"profile_at": [born] * NUM_USERS},
+        "user_counters": {"user_id": users, "event_timestamp": [born] * NUM_USERS}
+        | {name: [1.0] * NUM_USERS for name in COUNTER_COLUMNS},
+    }
     folder.mkdir()
-    for name, columns in (("catalogue", items), ("engagements", engagements), ("users", profiles)):
+    for name, columns in tables.items():
         pq.write_table(pa.table(columns), folder / f"{name}.parquet")
 
 

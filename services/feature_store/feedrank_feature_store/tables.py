@@ -10,10 +10,12 @@ import ibis
 import ibis.expr.types as ir
 import structlog
 from feedrank_core.contracts.features import Table
+from feedrank_core.runtime.lake_views import USER_VERSIONS
 
 from feedrank_feature_store.batch_counters import states
 from feedrank_feature_store.catalogue import catalogue
 from feedrank_feature_store.events import engagements, event_log
+from feedrank_feature_store.profiles import profiles
 from feedrank_feature_store.readers import readers
 
 log = structlog.get_logger(__name__)
@@ -29,11 +31,12 @@ def write_catalogue(connection: Any, folder: Path, as_of: datetime) -> int:
 
 
 def write_features(connection: Any, folder: Path, as_of: datetime) -> dict[Table, int]:
-    """Write readers, counters and engagements of `as_of`; the rows of each. Blocks."""
+    """Write readers, profiles, counters and engagements of `as_of`; the rows of each. Blocks."""
     backend, events = _events(connection)
     expressions = {
         Table.ENGAGEMENTS: engagements(events),
         Table.USERS: readers(events, backend.table("users"), as_of),
+        Table.USER_PROFILES: profiles(events, backend.table(USER_VERSIONS)),
         Table.USER_COUNTERS: states(events, "user_id"),
         Table.ITEM_COUNTERS: states(events, "item_key"),
     }

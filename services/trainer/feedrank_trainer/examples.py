@@ -72,7 +72,7 @@ def histories_before(
 
 
 def examples_of(log: Log, *, dense: np.ndarray | None = None) -> Examples:
-    """An example for each label of the log; profiles are zero until `with_profiles`."""
+    """An example for each label of the log, in its order; profiles are zero."""
     labels = np.flatnonzero(log.is_label)
     users, at_s = log.user[labels], log.at_s[labels]
     return describe(log, users, at_s, dense=None if dense is None else dense[labels]) | {

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from feedrank_core.contracts.features import (
     HALF_LIVES_S,
+    USER_PROFILE_COLUMNS,
     Counter,
     HalfLife,
     Table,
@@ -40,18 +41,14 @@ def labelled_actions(
 ) -> Iterator[pa.RecordBatch]:
     """Every engaged action before `as_of`, by reader and time, `rows` at a time.
 
-    Columns: user_id, item_key, action, at, is_label, counted_at and the counters of USER_DENSE as
-    they stood at counted_at, strictly before the action. `connection` may hold a `slates` view;
-    an action later than the window after its slate was served is no label, though it is history.
-    DuckDB sorts on disk where memory does not hold the log.
+    Columns: user_id, item_key, action, at, is_label, counted_at, the counters of USER_DENSE as
+    they stood at counted_at, and the profile: both the last from strictly before the action, as
+    Feast's own join gives them a microsecond earlier (decision 6). `connection` may hold a
+    `slates` view; an action later than the window after its slate was served is no label, though
+    it is history. DuckDB sorts on disk where memory does not hold the log.
     """
-    counters = features / Table.USER_COUNTERS.value
-    names = ", ".join(f"c.{name}" for name in USER_DENSE)
-    joined = f"ASOF LEFT JOIN read_parquet('{counters}') c ON e.user_id = c.user_id"
-    if not counters.exists():
-        names = ", ".join(f"0.0 AS {name}" for name in USER_DENSE)
-        joined = ""
-    known_at = "c.event_timestamp" if joined else "NULL::TIMESTAMPTZ"
+    counters, profiles = (features / t.value for t in (Table.USER_COUNTERS, Table.USER_PROFILES))
+    names = ", ".join([*(f"c.{n}" for n in USER_DENSE), *(f"p.{n}" for n in USER_PROFILE_COLUMNS)])
     query = f"""
         WITH served AS ({_served(connection)}), e AS (
             SELECT e.user_id, item_key, action, e."at",
@@ -63,8 +60,11 @@ def labelled_actions(
             LEFT JOIN served USING (request_id)
             WHERE e."at" <= $as_of
         )
-        SELECT e.*, {known_at} AS counted_at, {names} FROM e {joined}
-        {'AND e."at" > c.event_timestamp' if joined else ""}
+        SELECT e.*, c.event_timestamp AS counted_at, {names} FROM e
+        ASOF LEFT JOIN read_parquet('{counters}') c
+            ON e.user_id = c.user_id AND e."at" > c.event_timestamp
+        ASOF LEFT JOIN read_parquet('{profiles}') p
+            ON e.user_id = p.user_id AND e."at" > p.profile_at
         ORDER BY e.user_id, e."at", e.item_key"""
     return iter(connection.execute(query, {"as_of": as_of}).to_arrow_reader(rows))
 

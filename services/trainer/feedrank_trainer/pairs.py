@@ -11,8 +11,9 @@ import duckdb
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from feedrank_core.contracts.features import Table
+from feedrank_core.contracts.features import USER_PROFILE_COLUMNS, Table
 from feedrank_core.contracts.ids import item_key
 from feedrank_core.features.encoding import FeatureSchema, action_ids, encode_profiles
 
@@ -28,7 +29,7 @@ SCHEMA = "feature_schema.json"
 
 @dataclass(frozen=True)
 class Readers:
-    """Profiles by user id. Rows of `users.parquet`, in its order."""
+    """Readers by user id. Rows of `users.parquet`, in its order."""
 
     table: pa.Table
     row_of: dict[str, int]
@@ -41,13 +42,6 @@ class Readers:
         table = pq.read_table(path)
         return cls(table, {u: n for n, u in enumerate(table["user_id"].to_pylist())})
 
-    def profiles(self, schema: FeatureSchema) -> dict[str, np.ndarray]:
-        """Encoded profiles, and one unknown reader after the last. Shapes: (U + 1, ...)."""
-        names = ("country", "age_band", "platform", "interests")
-        present = [n for n in names if n in self.table.column_names]
-        columns = {n: [*self.table[n].to_pylist(), None] for n in present}
-        return encode_profiles(schema, columns, self.table.num_rows + 1)
-
 
 def write_pairs(
     features: Path, run: Path, *, as_of: datetime, connection: duckdb.DuckDBPyConnection
@@ -57,19 +51,18 @@ def write_pairs(
     readers = Readers.read(features / Table.USERS.value)
     schema = FeatureSchema.fit(
         {n: catalogue.table[n].to_pylist() for n in ("item_id", "category", "language")},
-        {n: readers.table[n].to_pylist() for n in ("country",) if n in readers.table.column_names},
+        {"country": ever_seen(features / Table.USER_PROFILES.value, "country")},
         user_dense=USER_DENSE,
     )
     folder = run / PAIRS
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob("*.parquet"):
         stale.unlink()
-    profiles = readers.profiles(schema)
     actions = labelled_actions(features, as_of=as_of, connection=connection, rows=ROWS_AT_A_TIME)
     pairs = 0
     times: list[np.ndarray] = []
     for number, whole in enumerate(whole_readers(actions)):
-        examples = examples_from(whole, catalogue, readers, profiles, schema)
+        examples = examples_from(whole, catalogue, readers, schema)
         write_shard(folder / f"{number:05d}.parquet", examples)
         pairs += len(examples["user"])
         times.append(examples["at_s"])
@@ -79,6 +72,11 @@ def write_pairs(
     summary = {"as_of": as_of.isoformat(), "pairs": pairs, "cuts_s": cuts}
     (run / SUMMARY).write_bytes(orjson.dumps(summary))
     return pairs
+
+
+def ever_seen(path: Path, column: str) -> list[str]:
+    """The distinct values of a column over all versions of all readers."""
+    return pc.unique(pq.read_table(path, columns=[column])[column]).to_pylist()
 
 
 def whole_readers(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -124,12 +122,11 @@ def examples_from(
     table: pa.Table,
     catalogue: Catalogue,
     readers: Readers,
-    profiles: dict[str, np.ndarray],
     schema: FeatureSchema,
 ) -> Examples:
     """Examples of whole readers."""
     log, rows = log_of(table, catalogue, readers, schema)
     dense = decayed_counters(table, seconds(table["at"]))[rows]
-    examples = examples_of(log, dense=dense)
-    row = np.minimum(examples["user"], readers.table.num_rows)
-    return examples | {name: values[row] for name, values in profiles.items()}
+    labelled = table.select(USER_PROFILE_COLUMNS).take(pa.array(rows[log.is_label]))
+    profiles = encode_profiles(schema, labelled.to_pydict(), labelled.num_rows)
+    return examples_of(log, dense=dense) | profiles

@@ -106,6 +106,7 @@ class Table(StrEnum):
 
     CATALOGUE = "catalogue.parquet"
     USERS = "users.parquet"
+    USER_PROFILES = "user_profiles.parquet"
     ENGAGEMENTS = "engagements.parquet"
     USER_COUNTERS = "user_counters.parquet"
     ITEM_COUNTERS = "item_counters.parquet"

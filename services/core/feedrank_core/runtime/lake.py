@@ -95,19 +95,21 @@ class Lake:
         return {p: o for p, o in offsets.items() if o is not None}
 
     def connect(self, as_of: datetime | None = None) -> duckdb.DuckDBPyConnection:
-        """A connection with the views impressions, interactions, slates, items and users.
+        """A connection with the views of lake_views.VIEWS.
 
-        Readers and items as last published, events once each; with `as_of` (aware) only what
-        was accepted by then. The views read the tables as they are at this call.
+        Readers and items as last published, events once each, and each version of a profile;
+        with `as_of` (aware) only what was accepted by then. The views read the tables as they
+        are at this call.
         """
         if as_of is not None and as_of.tzinfo is None:
             raise ValueError("as_of: has no time zone")
         con = duckdb.connect()
         moment = None if as_of is None else as_of.astimezone(UTC).isoformat()
         self._register(con, USER_KEYS, USER_KEYS_SCHEMA)
-        for topic in VIEWS:
-            source = self._register(con, topic, table_schema(topic))
-            con.execute(f"CREATE VIEW {topic} AS {view_sql(topic, source, '_user_keys', moment)}")
+        sources = {t: self._register(con, t, table_schema(t)) for t in set(VIEWS.values())}
+        for view, topic in VIEWS.items():
+            select = view_sql(view, sources[topic], "_user_keys", moment)
+            con.execute(f"CREATE VIEW {view} AS {select}")
         return con
 
     def compact(self) -> dict[str, int]:

@@ -12,21 +12,25 @@ from feedrank_core.runtime.lake_schema import has_user, instant_column, table_sc
 
 EVENT_KEYS = {"impressions": "event_id", "interactions": "event_id", "slates": "request_id"}
 VERSION_KEYS = {"items": "item_id", "users": "user_id"}
-VIEWS = (*EVENT_KEYS, *VERSION_KEYS)
+USER_VERSIONS = "user_versions"
+"""Every profile a reader ever had, for features as of a time."""
+VIEWS: dict[str, str] = {name: name for name in (*EVENT_KEYS, *VERSION_KEYS)}
+"""The topic that each view reads."""
+VIEWS[USER_VERSIONS] = "users"
 
 
-def view_sql(topic: str, source: str, keys: str, as_of: str | None) -> str:
-    """The SELECT of a topic's view over its registered table and that of the user keys.
+def view_sql(view: str, source: str, keys: str, as_of: str | None) -> str:
+    """The SELECT of a view over its topic's registered table and that of the user keys.
 
     `as_of` is an ISO instant in UTC; rows from after it are not seen.
     """
-    rows = _rows(topic, source, keys, as_of)
-    if topic in EVENT_KEYS:
-        return _first_of_each(rows, EVENT_KEYS[topic])
-    if topic == "items":
+    rows = _rows(VIEWS[view], source, keys, as_of)
+    if view in EVENT_KEYS:
+        return _first_of_each(rows, EVENT_KEYS[view])
+    if view == "items":
         return _items(rows)
-    if topic in VERSION_KEYS:
-        return _last_of_each(rows, VERSION_KEYS[topic])
+    if view in VERSION_KEYS:
+        return _last_of_each(rows, VERSION_KEYS[view])
     return f"SELECT * FROM ({rows})"
 
 
@@ -79,4 +83,4 @@ def _items(rows: str) -> str:
     """
 
 
-assert set(VIEWS) <= set(TOPICS)
+assert set(VIEWS.values()) <= set(TOPICS)
