@@ -181,4 +181,4 @@ def test_every_value_equals_feasts_own_join_a_microsecond_before_the_label(tmp_p
     assert [None if v is None else list(v) for v in theirs["interests"]] == ours[
         "interests"
     ].to_pylist()
-    assert pd.isna(theirs["likes_7d"]).any(), "no label is a reader's first action"
+    assert theirs["likes_7d"].isna().to_numpy().any(), "no label is a reader's first action"

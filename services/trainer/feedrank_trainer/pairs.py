@@ -1,5 +1,8 @@
 """Writes the examples of a run: shards of Parquet, made of whole readers, in little memory."""
 
+# pyarrow.compute builds its functions at import, where pyright does not see them.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
