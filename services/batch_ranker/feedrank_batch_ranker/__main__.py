@@ -12,7 +12,6 @@ import pyarrow as pa
 import typer
 from feedrank_core.runtime.bundle_store import BundleError
 from feedrank_core.runtime.logs import configure
-from pydantic import ValidationError
 from redis import RedisError
 
 from feedrank_batch_ranker import app as rim
@@ -53,8 +52,8 @@ def publish(run: Run) -> None:
 def _answer(work: Callable[[Settings], dict[str, Any]]) -> None:
     configure("batch_ranker")
     try:
-        print(orjson.dumps(work(Settings())).decode())
-    except (RankerError, BundleError, ValidationError) as error:
+        print(orjson.dumps(work(Settings.at_start())).decode())
+    except (RankerError, BundleError) as error:
         _fail(str(error))
     except pa.ArrowInvalid as error:
         _fail(f"the users table cannot be read ({error}); build the features again")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from feedrank_core.contracts.features import Table
 from feedrank_core.runtime.bundle_store import BundleStore
-from feedrank_core.runtime.home import Home
 from feedrank_core.runtime.redis_clients import sync_client
 from redis import Redis
 
@@ -25,7 +24,7 @@ class App:
 
 def build(settings: Settings) -> App:
     """Nothing is contacted yet."""
-    home = Home(settings.home)
+    home = settings.place
     return App(
         BundleStore(home.bundles), sync_client(settings.cache_url), home.features / Table.USERS
     )

@@ -1,32 +1,23 @@
-"""Settings of the batch ranker, from FEEDRANK_* variables."""
+"""Settings of the batch ranker, from FEEDRANK_BATCH_RANKER_* variables."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from feedrank_core.runtime.home import Home
+from feedrank_core.runtime.settings import InstallationSettings
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 
-class Settings(BaseSettings):
+class Settings(InstallationSettings):
     """Checked at the start; a bad value stops it and names the variable."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="FEEDRANK_BATCH_RANKER_", frozen=True, populate_by_name=True
-    )
+    model_config = SettingsConfigDict(env_prefix="FEEDRANK_BATCH_RANKER_")
 
-    home: Path = Field(
-        default_factory=lambda: Home.from_environment().root, validation_alias="FEEDRANK_HOME"
-    )
-    cache_url: str = Field(
-        default="redis://127.0.0.1:7802/0", validation_alias="FEEDRANK_CACHE_URL", min_length=1
-    )
     num_candidates: int = Field(default=500, ge=1, le=533)
     """Candidates a user: 533 fill the 3,200 bytes of a `cand:` value."""
     chunk_users: int = Field(default=2048, ge=1)
     """Users encoded, searched and written at once; a crash repeats at most one chunk."""
     chunk_items: int = Field(default=4096, ge=1)
+    """Items encoded at once."""
     max_search: int = Field(default=2500, ge=1)
     """Most items fetched for one user before what was seen is dropped: 500 and 2000 seen."""
     exact_below: int = Field(default=20_000, ge=0)
@@ -34,8 +25,10 @@ class Settings(BaseSettings):
     engine: str | None = Field(default=None, pattern="^(exact|scann|faiss)$")
     """Forces an engine; by the size of the catalogue when absent."""
     audit_users: int = Field(default=256, ge=1)
+    """Users whose candidates every run also finds by exact search."""
     recall_floor: float = Field(default=0.9, ge=0, le=1)
     """A run whose audited recall is below this writes nothing."""
     seed: int = 0
+    """Of the index's training and the audited sample."""
     retire_ttl_s: int = Field(default=60, ge=1)
     """How long candidates of retired bundles still live: requests in flight finish."""

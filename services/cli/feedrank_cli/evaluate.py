@@ -7,11 +7,11 @@ from typing import Annotated, Any, cast
 import typer
 from feedrank_core.contracts.bundle import Part
 from feedrank_core.runtime.bundle_store import Bundle, BundleError, BundleStore
-from feedrank_core.runtime.home import Home
 from rich.console import Console
 from rich.table import Table
 
 from feedrank_cli.errors import CommandError
+from feedrank_cli.settings import load
 
 CONTENDERS = {"two_tower": "two-tower", "popularity": "popularity", "item_knn": "item-kNN"}
 WITH_INTERVAL = {"ndcg_at_10": "NDCG@10", "recall_at_20": "Recall@20", "auc": "AUC"}
@@ -24,7 +24,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """The metrics table of a bundle, measured on a slice of time after its training data."""
-    opened = open_bundle(BundleStore(Home.from_environment().bundles), bundle)
+    opened = open_bundle(BundleStore(load().place.bundles), bundle)
     metrics = cast(dict[str, dict[str, Any]], opened.json(Part.METRICS))
     if "two_tower" not in metrics:
         raise CommandError(

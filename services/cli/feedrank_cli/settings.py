@@ -2,49 +2,49 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from feedrank_core.runtime.bus_open import is_kafka
-from feedrank_core.runtime.home import DEFAULT_HOME, Home
+from feedrank_core.runtime.settings import (
+    FEATURE_STORE_PORT,
+    GATEWAY_PORT,
+    INGESTION_PORT,
+    LAKE_SINK_PORT,
+    InstallationSettings,
+    Port,
+)
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from feedrank_cli.errors import CommandError
 
-PREFIX = "FEEDRANK_"
 STATE_FILE = "up.json"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
-Port = Annotated[int, Field(ge=1, le=65535)]
 
-
-class Settings(BaseSettings):
+class Settings(InstallationSettings):
     """Read from `FEEDRANK_*`; what `up` was started with wins while it runs."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(extra="ignore")
 
-    home: Path = Path(DEFAULT_HOME)
-    host: str = "127.0.0.1"
-    bus_url: str = "redis://127.0.0.1:7801/0"
+    gateway_port: Port = GATEWAY_PORT
+    """The feed API."""
+    ingestion_port: Port = INGESTION_PORT
+    """The intake."""
+    feature_store_port: Port = FEATURE_STORE_PORT
+    """Probes and metrics."""
+    lake_sink_port: Port = LAKE_SINK_PORT
+    """Probes and metrics."""
     kafka_controller_port: Port = 7803
-    cache_url: str = "redis://127.0.0.1:7802/0"
-    gateway_port: Port = 8080
-    ingestion_port: Port = 8081
-    feature_store_port: Port = 8084
-    lake_sink_port: Port = 8086
+    """Of the Kafka that `up --bus kafka` starts."""
     start_timeout_s: Annotated[float, Field(gt=0)] = 180.0
-
-    @property
-    def place(self) -> Home:
-        """The home, absolute."""
-        return Home(self.home.absolute())
+    """How long `up` waits for every service to be ready."""
 
     def environment(self) -> dict[str, str]:
         """What a child process needs to find the same home and ports."""
-        values = self.model_dump(mode="json") | {"home": str(self.place.root)}
-        return {PREFIX + name.upper(): str(value) for name, value in values.items()}
+        values = self.model_dump(mode="json")
+        return {self.variable(name): str(value) for name, value in values.items()}
 
 
 def load(**overrides: Any) -> Settings:
@@ -52,12 +52,8 @@ def load(**overrides: Any) -> Settings:
     try:
         settings = Settings(**overrides)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = PREFIX + str(first["loc"][0]).upper()
         raise CommandError(
-            f"{name} is wrong: {first['msg']} (got {first.get('input')!r}).",
-            f"Set {name} to a valid value or unset it.",
-            code=2,
+            Settings.complaint(error), "Set it to a valid value or unset it.", code=2
         ) from error
     state = settings.place.run / STATE_FILE
     if overrides or not state.exists():

@@ -34,7 +34,7 @@ def catalogue(as_of: AsOf) -> None:
     from feedrank_feature_store.app import extract_catalogue
 
     configure("feature_store")
-    typer.echo(json.dumps({"items": extract_catalogue(Settings(), _instant(as_of))}))
+    typer.echo(json.dumps({"items": extract_catalogue(Settings.at_start(), _instant(as_of))}))
 
 
 @app.command()
@@ -43,7 +43,7 @@ def features(as_of: AsOf) -> None:
     from feedrank_feature_store.app import extract_features
 
     configure("feature_store")
-    typer.echo(json.dumps(extract_features(Settings(), _instant(as_of))))
+    typer.echo(json.dumps(extract_features(Settings.at_start(), _instant(as_of))))
 
 
 @app.command()
@@ -52,7 +52,7 @@ def serve() -> None:
     from feedrank_feature_store.app import follow
 
     configure("feature_store")
-    follow(Settings())
+    follow(Settings.at_start())
 
 
 if __name__ == "__main__":

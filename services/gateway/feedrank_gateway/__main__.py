@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 from feedrank_core.runtime.serving import serve as serve_http
-from pydantic import ValidationError
 
 from feedrank_gateway.settings import Settings
 
@@ -24,10 +22,7 @@ def serve(
     workers: Annotated[int | None, typer.Option(help="Processes that share the port.")] = None,
 ) -> None:
     """Serve feeds until told to stop."""
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        sys.exit(f"error: settings: {error}")
+    settings = Settings.at_start()
     serve_http(
         "feedrank_gateway.app:create", settings.host, settings.port, workers or settings.workers
     )

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from feedrank_core.runtime.bundle_store import BundleStore
 from feedrank_core.runtime.bus_open import open_bus
-from feedrank_core.runtime.home import Home
 from feedrank_core.runtime.http import create_app
 from feedrank_core.runtime.logs import configure
 from feedrank_core.runtime.metrics import Metrics
@@ -33,12 +32,12 @@ SWITCH_INTERVAL_S = 0.0005
 def create() -> FastAPI:
     """The application of one worker process, from the environment."""
     configure("gateway")
-    return build(Settings())
+    return build(Settings.at_start())
 
 
 def build(settings: Settings) -> FastAPI:
     """The application with real clients. Nothing connects before it starts."""
-    home, metrics = Home(settings.home), Metrics("gateway")
+    home, metrics = settings.place, Metrics("gateway")
     store, timeout_s = BundleStore(home.bundles), settings.cache_timeout_s
     swaps = metrics.counter("bundle_swaps_total")
     watcher = BundleWatcher(

@@ -1,35 +1,19 @@
-"""Settings of the gateway, from FEEDRANK_* variables."""
+"""Settings of the gateway, from FEEDRANK_GATEWAY_* variables."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from feedrank_core.runtime.home import Home
-from pydantic import AliasChoices, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from feedrank_core.runtime.settings import GATEWAY_PORT, InstallationSettings, Port
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
 
 
-class Settings(BaseSettings):
+class Settings(InstallationSettings):
     """Checked at the start; a bad value stops it and names the variable."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="FEEDRANK_GATEWAY_", frozen=True, populate_by_name=True
-    )
+    model_config = SettingsConfigDict(env_prefix="FEEDRANK_GATEWAY_")
 
-    home: Path = Field(
-        default_factory=lambda: Home.from_environment().root, validation_alias="FEEDRANK_HOME"
-    )
-    bus_url: str = Field(
-        default="redis://127.0.0.1:7801/0", validation_alias="FEEDRANK_BUS_URL", min_length=1
-    )
-    cache_url: str = Field(
-        default="redis://127.0.0.1:7802/0", validation_alias="FEEDRANK_CACHE_URL", min_length=1
-    )
-    host: str = Field(
-        default="127.0.0.1",
-        validation_alias=AliasChoices("FEEDRANK_GATEWAY_HOST", "FEEDRANK_HOST"),
-    )
-    port: int = Field(default=8080, ge=1, le=65_535)
+    port: Port = GATEWAY_PORT
+    """The feed API, its probes and metrics."""
     workers: int = Field(default=1, ge=1, le=256)
     """Processes that share the port and the bundle's mapped pages."""
     cache_timeout_s: float = Field(default=0.25, gt=0, le=5)

@@ -27,7 +27,7 @@ app = typer.Typer(no_args_is_help=True, help=__doc__)
 @app.command()
 def serve() -> None:
     """Serve the HTTP intake."""
-    settings = Settings()
+    settings = Settings.at_start()
     configure(SERVICE)
     serve_http(create_intake(build_bus(settings)), settings.host, settings.ingestion_port)
 
@@ -35,7 +35,7 @@ def serve() -> None:
 @app.command()
 def lake_sink() -> None:
     """Move what the bus holds into the lake."""
-    settings = Settings()
+    settings = Settings.at_start()
     configure("lake_sink")
     metrics = Metrics(SERVICE)
     sink = create_lake_sink(settings, metrics)
@@ -53,7 +53,7 @@ def lake_sink() -> None:
 @app.command()
 def collect(run: Annotated[Path, typer.Option()], timeout_s: float = 300.0) -> None:
     """Wait until the lake holds all that the bus does, and pin it as the run's offsets."""
-    settings = Settings()
+    settings = Settings.at_start()
     try:
         pinned = collect_run(
             build_bus(settings), Lake(settings.place.lake), run, timeout_s=timeout_s
@@ -68,7 +68,7 @@ def collect(run: Annotated[Path, typer.Option()], timeout_s: float = 300.0) -> N
 def compact() -> None:
     """Join the lake's small files."""
     try:
-        typer.echo(orjson.dumps(Lake(Settings().place.lake).compact()).decode())
+        typer.echo(orjson.dumps(Lake(Settings.at_start().place.lake).compact()).decode())
     except LakeError as error:
         _fail(error)
 

@@ -1,28 +1,24 @@
-"""Everything about ingestion that differs between installations."""
+"""Settings of the intake and the lake sink, from FEEDRANK_* variables."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from feedrank_core.runtime.home import Home
+from feedrank_core.runtime.settings import (
+    INGESTION_PORT,
+    LAKE_SINK_PORT,
+    InstallationSettings,
+    Port,
+)
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-class Settings(BaseSettings):
-    """Read from `FEEDRANK_*`. Units stand in the names."""
+class Settings(InstallationSettings):
+    """Checked at the start; a bad value stops it and names the variable."""
 
-    model_config = SettingsConfigDict(env_prefix="FEEDRANK_", frozen=True, extra="ignore")
-
-    home: Path = Path(".feedrank")
-    bus_url: str = "redis://127.0.0.1:7801/0"
-    host: str = "127.0.0.1"
-    ingestion_port: int = Field(default=8081, ge=1, le=65_535)
-    lake_sink_port: int = Field(default=8086, ge=1, le=65_535)
+    ingestion_port: Port = INGESTION_PORT
+    """The intake, its probes and metrics."""
+    lake_sink_port: Port = LAKE_SINK_PORT
+    """Probes and metrics of the lake sink."""
     lake_sink_rows: int = Field(default=20_000, ge=1)
+    """Rows of one poll: what the sink holds in memory and appends at most."""
     lake_sink_seconds: float = Field(default=2.0, gt=0)
-
-    @property
-    def place(self) -> Home:
-        """The folders of this installation."""
-        return Home(self.home.absolute())
+    """How long the sink gathers rows for one append at most."""

@@ -84,7 +84,7 @@ def live(
 
         python -m feedrank_simulator live --world history --rounds 3
     """
-    settings = Settings()
+    settings = Settings.at_start()
     try:
         made = Recipe.read(world).world()
     except RecipeError as error:

@@ -1,19 +1,22 @@
-"""Settings of the simulator, from FEEDRANK_* variables."""
+"""Where the running system listens, from FEEDRANK_* variables."""
 
 from __future__ import annotations
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from feedrank_core.runtime.settings import (
+    GATEWAY_PORT,
+    INGESTION_PORT,
+    InstallationSettings,
+    Port,
+)
 
 
-class Settings(BaseSettings):
-    """Where the running system listens."""
+class Settings(InstallationSettings):
+    """Checked at the start; a bad value stops it and names the variable."""
 
-    model_config = SettingsConfigDict(env_prefix="FEEDRANK_", frozen=True)
-
-    host: str = "127.0.0.1"
-    gateway_port: int = Field(default=8080, ge=1, le=65_535)
-    ingestion_port: int = Field(default=8081, ge=1, le=65_535)
+    gateway_port: Port = GATEWAY_PORT
+    """The feed API."""
+    ingestion_port: Port = INGESTION_PORT
+    """The intake."""
 
     @property
     def gateway_url(self) -> str:

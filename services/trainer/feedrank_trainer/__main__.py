@@ -27,7 +27,7 @@ def pairs(as_of: AsOf, run: Run) -> None:
     if moment.tzinfo is None:
         raise typer.BadParameter(f"{as_of!r} has no time zone; add Z", param_hint="--as-of")
     try:
-        count = make_pairs(Settings(), run, moment.astimezone(UTC))
+        count = make_pairs(Settings.at_start(), run, moment.astimezone(UTC))
     except CatalogueError as error:
         typer.echo(f"feedrank_trainer: {error}", err=True)
         raise typer.Exit(1) from error
@@ -44,7 +44,7 @@ def train(
 
     datetime.fromisoformat(as_of)
     try:
-        bundle = make_bundle(Settings(), run, seed=seed, epochs=epochs)
+        bundle = make_bundle(Settings.at_start(), run, seed=seed, epochs=epochs)
     except RunError as error:
         typer.echo(f"feedrank_trainer: {error}", err=True)
         raise typer.Exit(1) from error

@@ -8,7 +8,6 @@ from pathlib import Path
 import orjson
 import torch
 from feedrank_core.runtime.bundle_store import Bundle, BundleStore, write_atomically
-from feedrank_core.runtime.home import Home
 from feedrank_core.runtime.lake import Lake
 
 from feedrank_trainer.pairs import write_pairs
@@ -23,7 +22,7 @@ BUNDLE = "bundle.json"
 
 def make_pairs(settings: Settings, run: Path, as_of: datetime) -> int:
     """Write the run's examples; answers how many."""
-    home = Home(settings.home)
+    home = settings.place
     run.mkdir(parents=True, exist_ok=True)
     with Lake(home.lake).connect(as_of) as connection:
         connection.execute("SET preserve_insertion_order = false")
@@ -33,7 +32,7 @@ def make_pairs(settings: Settings, run: Path, as_of: datetime) -> int:
 def make_bundle(settings: Settings, run: Path, *, seed: int, epochs: int | None) -> Bundle:
     """Train on the run's examples; the bundle's id is also left in the run's folder."""
     torch.set_num_threads(settings.threads)
-    home = Home(settings.home)
+    home = settings.place
     config = TrainingConfig(
         epochs=epochs or settings.epochs,
         batch_size=settings.batch_size,

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
-
-HOME_VARIABLE = "FEEDRANK_HOME"
-DEFAULT_HOME = ".feedrank"
 
 
 @dataclass(frozen=True)
@@ -15,11 +11,6 @@ class Home:
     """Folders of one installation. Nothing is created by asking for a path."""
 
     root: Path
-
-    @classmethod
-    def from_environment(cls) -> Home:
-        """`FEEDRANK_HOME`, or `.feedrank` in the working directory."""
-        return cls(Path(os.environ.get(HOME_VARIABLE, DEFAULT_HOME)).absolute())
 
     @property
     def lake(self) -> Path:

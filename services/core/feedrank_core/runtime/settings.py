@@ -1,0 +1,77 @@
+"""What every process of one installation is told alike, and how a bad setting ends its start."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from feedrank_core.runtime.home import Home
+
+GATEWAY_PORT = 8080
+INGESTION_PORT = 8081
+FEATURE_STORE_PORT = 8084
+LAKE_SINK_PORT = 8086
+
+Port = Annotated[int, Field(ge=1, le=65_535)]
+
+
+class InstallationSettings(BaseSettings):
+    """The shared settings; a service adds its own, and mostly a prefix for them.
+
+    The variables of the shared ones carry no service's name: one value serves all processes.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="FEEDRANK_",
+        frozen=True,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+
+    home: Annotated[Path, AfterValidator(Path.absolute)] = Field(
+        default=Path(".feedrank"), validation_alias="FEEDRANK_HOME"
+    )
+    """Everything lies below it; relative to the working directory."""
+    bus_url: str = Field(
+        default="redis://127.0.0.1:7801/0",
+        validation_alias="FEEDRANK_BUS_URL",
+        pattern="^(redis|rediss|unix|kafka)://.",
+    )
+    """`redis://` or `kafka://`; `up` starts the server where it is of this machine."""
+    cache_url: str = Field(
+        default="redis://127.0.0.1:7802/0",
+        validation_alias="FEEDRANK_CACHE_URL",
+        pattern="^(redis|rediss|unix)://.",
+    )
+    """`redis://`; never the bus's server: this one evicts."""
+    host: str = Field(default="127.0.0.1", validation_alias="FEEDRANK_HOST", min_length=1)
+    """The address that services listen on."""
+
+    @property
+    def place(self) -> Home:
+        """The folders of this installation."""
+        return Home(self.home)
+
+    @classmethod
+    def at_start(cls) -> Self:
+        """The settings of this process. Raises: SystemExit naming the variable that is wrong."""
+        try:
+            return cls()
+        except ValidationError as error:
+            sys.exit(f"error: {cls.complaint(error)}")
+
+    @classmethod
+    def complaint(cls, error: ValidationError) -> str:
+        """Which variable is wrong, why, and what it was."""
+        first = error.errors(include_url=False)[0]
+        return f"{cls.variable(str(first['loc'][0]))}: {first['msg']} (got {first['input']!r})"
+
+    @classmethod
+    def variable(cls, name: str) -> str:
+        """The environment variable of a field, or of its alias."""
+        alias = cls.model_fields[name].validation_alias if name in cls.model_fields else name
+        return str(alias or f"{cls.model_config.get('env_prefix', '')}{name}".upper())

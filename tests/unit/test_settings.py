@@ -1,0 +1,68 @@
+import pytest
+from feedrank_batch_ranker.settings import Settings as BatchRanker
+from feedrank_cli.settings import Settings as CommandLine
+from feedrank_core.runtime.settings import InstallationSettings
+from feedrank_feature_store.settings import Settings as FeatureStore
+from feedrank_gateway.settings import Settings as Gateway
+from feedrank_ingestion.settings import Settings as Ingestion
+from feedrank_simulator.settings import Settings as Simulator
+from feedrank_trainer.settings import Settings as Trainer
+
+EVERYONE = [BatchRanker, CommandLine, FeatureStore, Gateway, Ingestion, Simulator, Trainer]
+
+
+@pytest.mark.parametrize("settings", EVERYONE)
+def test_one_variable_serves_every_process(settings, monkeypatch, tmp_path):
+    monkeypatch.setenv("FEEDRANK_HOME", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("FEEDRANK_BUS_URL", "kafka://10.0.0.1:9092/")
+    monkeypatch.setenv("FEEDRANK_CACHE_URL", "redis://10.0.0.2:6379/1")
+    monkeypatch.setenv("FEEDRANK_HOST", "0.0.0.0")
+    own = settings()
+    assert own.place.root == tmp_path / "elsewhere"
+    assert own.bus_url == "kafka://10.0.0.1:9092/"
+    assert own.cache_url == "redis://10.0.0.2:6379/1"
+    assert own.host == "0.0.0.0"
+
+
+def test_without_the_variable_the_home_is_a_folder_of_the_working_directory(monkeypatch, tmp_path):
+    monkeypatch.delenv("FEEDRANK_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert InstallationSettings().place.root == tmp_path / ".feedrank"
+
+
+def test_a_relative_home_stays_where_it_was_when_the_process_moves(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEEDRANK_HOME", "here")
+    settings = InstallationSettings()
+    monkeypatch.chdir("/")
+    assert settings.place.root == tmp_path / "here"
+
+
+@pytest.mark.parametrize(
+    ("settings", "variable", "value"),
+    [
+        (Gateway, "FEEDRANK_GATEWAY_PORT", "65536"),
+        (Gateway, "FEEDRANK_BUS_URL", ""),
+        (Gateway, "FEEDRANK_CACHE_URL", "kafka://127.0.0.1:9092"),
+        (Ingestion, "FEEDRANK_INGESTION_PORT", "http"),
+        (FeatureStore, "FEEDRANK_FEATURE_STORE_MAX_RECORDS", "0"),
+        (BatchRanker, "FEEDRANK_BATCH_RANKER_ENGINE", "hnsw"),
+        (Trainer, "FEEDRANK_TRAINER_EPOCHS", "-1"),
+        (Simulator, "FEEDRANK_GATEWAY_PORT", "0"),
+    ],
+)
+def test_a_bad_setting_ends_the_start_with_its_variable_and_value(
+    settings, variable, value, monkeypatch
+):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SystemExit, match=f"^error: {variable}: .*got {value!r}"):
+        settings.at_start()
+
+
+def test_what_the_command_line_hands_on_is_what_the_services_read(monkeypatch, tmp_path):
+    up = CommandLine(home=tmp_path, host="127.0.0.2", gateway_port=9080, ingestion_port=9081)
+    for name, value in up.environment().items():
+        monkeypatch.setenv(name, value)
+    assert CommandLine() == up
+    assert (Gateway().port, Gateway().host) == (9080, "127.0.0.2")
+    assert Simulator().intake_url == "http://127.0.0.2:9081"
