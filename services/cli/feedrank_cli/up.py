@@ -80,12 +80,15 @@ def fetch_broker(settings: Settings, console: Console) -> None:
 
 
 def interrupt_on_signals() -> None:
-    """SIGTERM and SIGHUP end a command the way Ctrl-C does, so that its clean-up runs."""
+    """SIGTERM and SIGHUP end a command the way Ctrl-C does, so that its clean-up runs.
+
+    SIGINT too: a shell starts what it puts in the background with that signal ignored.
+    """
 
     def interrupt(_number: int, _frame: Any) -> None:
         raise KeyboardInterrupt
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
 
 
