@@ -10,13 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 from feedrank_core.contracts.events import Interaction, InteractionType
 from feedrank_core.contracts.items import Item, ItemType, withdrawal
 from feedrank_core.contracts.slates import Slate, SlateItem, Source
 from feedrank_core.contracts.topics import TOPICS
 from feedrank_core.contracts.users import User
 from feedrank_core.runtime.lake import Lake, LakeError
-from feedrank_core.runtime.lake_schema import table_schema
+from feedrank_core.runtime.lake_schema import NOT_FROM_BUS, USER_KEYS, table_schema
 
 T0 = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
@@ -257,3 +258,56 @@ def test_a_table_of_an_older_release_gains_its_new_columns(tmp_path: Path) -> No
     assert count(aged, "interactions") == 1
     aged.append("interactions", [interaction(2)])
     assert count(aged, "interactions") == 2
+
+
+def imported(n: int) -> dict[str, Any]:
+    return interaction(n) | {"topic_partition": NOT_FROM_BUS}
+
+
+def events_read(lake: Lake, starts: dict[int, int], ends: dict[int, int]) -> dict[int, str]:
+    """By offset, the event; fails where two rows have one."""
+    batches = lake.read("interactions", starts=starts, ends=ends)
+    rows = [row for batch in batches for row in batch.to_pylist()]
+    assert len({row["topic_offset"] for row in rows}) == len(rows)
+    return {row["topic_offset"]: row["event_id"] for row in rows}
+
+
+def test_imported_rows_are_one_more_partition_with_running_offsets(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.append("interactions", [imported(n) for n in range(3)], app_id="import:a", offset=0)
+    lake.append("interactions", [imported(n) for n in range(3)], app_id="import:a", offset=0)
+    lake.append("interactions", [interaction(9, offset=0)], positions={0: 1})
+    lake.append("interactions", [imported(n) for n in range(3, 5)], app_id="import:b", offset=0)
+    assert lake.imported("interactions") == 5
+    assert lake.positions("interactions") == {0: 1}
+    assert events_read(lake, {}, {NOT_FROM_BUS: 5}) == {n: f"e{n}" for n in range(5)}
+    assert events_read(lake, {NOT_FROM_BUS: 2}, {NOT_FROM_BUS: 4}) == {2: "e2", 3: "e3"}
+    assert events_read(lake, {}, {0: 1}) == {0: "e9"}
+
+
+def test_two_imports_at_once_share_no_offset(tmp_path: Path) -> None:
+    first, second = Lake(tmp_path), Lake(tmp_path)
+    for n in range(0, 8, 2):
+        first.append("interactions", [imported(n)])
+        second.append("interactions", [imported(n + 1)])
+    assert len(events_read(first, {}, {NOT_FROM_BUS: 8})) == 8
+
+
+def test_a_reader_of_the_log_sees_no_erased_user(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    rows = [imported(n) | {"user_id": f"u{n}"} for n in range(2)]
+    lake.append("interactions", rows)
+    DeltaTable(tmp_path / USER_KEYS).delete("user_id = 'u0'")
+    [batch] = lake.read("interactions", starts={}, ends={NOT_FROM_BUS: 2})
+    assert batch.column("user_id").to_pylist() == ["u1"]
+
+
+def test_views_can_be_cut_at_pinned_offsets(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.append("interactions", [interaction(n, offset=n) for n in range(4)], positions={0: 4})
+    lake.append("interactions", [imported(n) for n in range(10, 13)])
+    until = {"interactions": {0: 3, NOT_FROM_BUS: 1}}
+    query = "SELECT event_id FROM interactions ORDER BY 1"
+    with lake.connect(until=until) as connection:
+        found = [row[0] for row in connection.execute(query).fetchall()]
+    assert found == ["e0", "e1", "e10", "e2"]

@@ -4,25 +4,31 @@ Writers append; readers open a DuckDB connection with one view a topic. A row th
 bus is in the lake exactly once: the append and the position it reaches are one commit.
 """
 
-# pyarrow.compute builds its functions at import, where pyright does not see them.
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from feedrank_core.contracts.topics import TOPICS
 from feedrank_core.runtime.lake_keys import UserKeys
+from feedrank_core.runtime.lake_positions import (
+    IMPORTS,
+    between,
+    beyond,
+    cut_sql,
+    numbered,
+    partition_app_id,
+    position_of,
+)
 from feedrank_core.runtime.lake_schema import (
+    NOT_FROM_BUS,
     USER_KEYS,
     USER_KEYS_SCHEMA,
     contract_table,
@@ -94,12 +100,38 @@ class Lake:
         }
         return {p: o for p, o in offsets.items() if o is not None}
 
-    def connect(self, as_of: datetime | None = None) -> duckdb.DuckDBPyConnection:
+    def imported(self, topic: str) -> int:
+        """The offset that the next imported row of the topic will get."""
+        return self.transaction_offset(topic, partition_app_id(IMPORTS, topic, NOT_FROM_BUS)) or 0
+
+    def read(
+        self, topic: str, *, starts: Mapping[int, int], ends: Mapping[int, int]
+    ) -> Iterator[pa.RecordBatch]:
+        """Every row of each partition in `ends`, from its start (or 0) up to its end.
+
+        In the contract's columns, in no order, duplicates too; rows of an erased reader are gone.
+        Imports are the partition NOT_FROM_BUS.
+        """
+        table = self._open(topic)
+        if table is None:
+            return
+        rows = table.to_pyarrow_dataset().scanner(filter=between(starts, ends))
+        for batch in rows.to_batches():
+            if batch.num_rows:
+                yield self._keys.restore(batch) if has_user(topic) else batch
+
+    def connect(
+        self,
+        as_of: datetime | None = None,
+        *,
+        until: Mapping[str, Mapping[int, int]] | None = None,
+    ) -> duckdb.DuckDBPyConnection:
         """A connection with the views of lake_views.VIEWS.
 
         Readers and items as last published, events once each, and each version of a profile;
-        with `as_of` (aware) only what was accepted by then. The views read the tables as they
-        are at this call.
+        with `as_of` (aware) only what was accepted by then; with `until`, by topic and
+        partition, only records before these offsets. The views read the tables as they are at
+        this call.
         """
         if as_of is not None and as_of.tzinfo is None:
             raise ValueError("as_of: has no time zone")
@@ -107,6 +139,10 @@ class Lake:
         moment = None if as_of is None else as_of.astimezone(UTC).isoformat()
         self._register(con, USER_KEYS, USER_KEYS_SCHEMA)
         sources = {t: self._register(con, t, table_schema(t)) for t in set(VIEWS.values())}
+        for topic, source in sources.items() if until is not None else ():
+            sources[topic] = f"{source}_cut"
+            cut = cut_sql(source, (until or {}).get(topic, {}))
+            con.execute(f"CREATE VIEW {sources[topic]} AS {cut}")
         for view, topic in VIEWS.items():
             select = view_sql(view, sources[topic], "_user_keys", moment)
             con.execute(f"CREATE VIEW {view} AS {select}")
@@ -143,12 +179,17 @@ class Lake:
                 DeltaTable.create(path, table_schema(topic), mode="ignore", partition_by=["date"])
                 continue
             held = {a: target.transaction_version(a) for a in wanted}
-            ahead = {a: o for a, o in wanted.items() if _position(held[a]) < o}
+            ahead = {a: o for a, o in wanted.items() if position_of(held[a]) < o}
             if wanted and not ahead:
                 return 0
-            new = _beyond(table, topic, held, writer) if by_row else table
+            new = beyond(table, topic, held, writer) if by_row else table
             if not new.num_rows and not ahead:
                 return 0
+            imports = partition_app_id(IMPORTS, topic, NOT_FROM_BUS)
+            start = target.transaction_version(imports) or 0
+            new, end = numbered(new, start)
+            if end > start:
+                ahead[imports] = end
             transactions = [Transaction(a, o) for a, o in ahead.items()]
             try:
                 write_deltalake(
@@ -199,23 +240,3 @@ class Lake:
             f" UNION ALL BY NAME SELECT * FROM {registered}_empty"
         )
         return registered
-
-
-def partition_app_id(writer: str, topic: str, partition: int) -> str:
-    """The Delta application transaction under which a writer keeps a partition's position."""
-    return f"{writer}/{topic}/{partition}"
-
-
-def _position(offset: int | None) -> int:
-    return -1 if offset is None else offset
-
-
-def _beyond(table: pa.Table, topic: str, held: Mapping[str, int | None], writer: str) -> pa.Table:
-    """The rows that no former commit of the writer holds."""
-    new = None
-    for partition in pc.unique(table.column("topic_partition")).to_pylist():
-        here = pc.equal(table.column("topic_partition"), partition)
-        start = held.get(partition_app_id(writer, topic, partition)) or 0
-        kept = pc.and_(here, pc.greater_equal(table.column("topic_offset"), start))
-        new = kept if new is None else pc.or_(new, kept)
-    return table if new is None else table.filter(new)

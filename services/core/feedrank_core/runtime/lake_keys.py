@@ -54,6 +54,14 @@ class UserKeys:
         encoded = pc.dictionary_encode(whole)
         return self._resolve_distinct(encoded.dictionary).take(encoded.indices)
 
+    def restore(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows with `user_id` in the place of `user_key`; those of an erased reader gone."""
+        self._refresh()
+        index = batch.schema.get_field_index("user_key")
+        ids = self._ids.take(pc.index_in(batch.column(index), self._keys))
+        restored = batch.set_column(index, pa.field("user_id", pa.string()), ids)
+        return restored.filter(pc.is_valid(ids)) if ids.null_count else restored
+
     def _resolve_distinct(self, ids: pa.Array) -> pa.Array:
         if len(ids) <= _MAX_KNOWN:
             known = [self._known.get(i) for i in ids.to_pylist()]
