@@ -13,8 +13,9 @@ from feedrank_core.contracts.topics import IMPRESSIONS, INTERACTIONS, ITEMS, USE
 from feedrank_core.runtime.bus_memory import MemoryBus
 from feedrank_core.runtime.lake import Lake
 from feedrank_ingestion.app import create_intake
-from feedrank_simulator.bulk import TABLES, write_history
+from feedrank_simulator.bulk import write_history
 from feedrank_simulator.live import LiveReport, read_rounds
+from feedrank_simulator.parts import TABLES
 from feedrank_simulator.publishing import publish
 from feedrank_simulator.world import World
 

@@ -9,12 +9,10 @@ import numpy as np
 import orjson
 import pytest
 from feedrank_core.contracts.bundle import CURRENT, MANIFEST, Manifest, Part, PopularLists, Stage
-from feedrank_core.runtime import bundle_store
 from feedrank_core.runtime.bundle_store import (
     BundleError,
     BundleStore,
     sha256_of,
-    write_atomically,
 )
 
 BUNDLE_ID = "20260115T000000-0123abcd"
@@ -160,25 +158,3 @@ def test_a_flip_refuses_a_corrupted_bundle(store: BundleStore) -> None:
 def test_a_folder_that_was_never_sealed_is_no_bundle(store: BundleStore) -> None:
     store.create(BUNDLE_ID)
     assert store.ids() == []
-
-
-def test_a_write_replaces_the_whole_content_and_leaves_nothing_beside(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "file", b"a long first content")
-    write_atomically(tmp_path / "file", b"short")
-    assert (tmp_path / "file").read_bytes() == b"short"
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_write_that_fails_keeps_the_old_content_and_leaves_nothing_beside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_atomically(tmp_path / "file", b"old")
-
-    def no_space(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(bundle_store.os, "fsync", no_space)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(tmp_path / "file", b"new")
-    assert (tmp_path / "file").read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]

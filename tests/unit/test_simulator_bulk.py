@@ -13,8 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from feedrank_core.contracts.topics import TOPICS
 from feedrank_core.runtime.lake_schema import contract_table
-from feedrank_simulator import bulk
-from feedrank_simulator.bulk import TABLES, write_history
+from feedrank_simulator import plan
+from feedrank_simulator.bulk import Written, write_history
+from feedrank_simulator.history import TargetError
+from feedrank_simulator.parts import TABLES
+from feedrank_simulator.plan import PlanError
 from feedrank_simulator.rendering import item_index, item_table, item_tables
 from feedrank_simulator.world import World
 
@@ -38,13 +41,12 @@ def test_the_same_seed_writes_the_same_bytes_and_another_seed_other_events(
 ) -> None:
     for folder, seed in (("a", 2), ("b", 2), ("c", 3)):
         write_history(world, tmp_path / folder, seed=seed)
-    digests = {
-        folder: [digest(tmp_path / folder / f"{name}.parquet") for name in TABLES]
-        for folder in "abc"
-    }
-    assert digests["a"] == digests["b"]
-    assert digests["a"][2] != digests["c"][2]
-    assert digests["a"][0] == digests["c"][0]  # the same world
+    a, b, c = (digests(tmp_path / folder) for folder in "abc")
+    assert a == b
+    assert (
+        a["impressions.parquet/part-00000.parquet"] != c["impressions.parquet/part-00000.parquet"]
+    )
+    assert a["items.parquet/part-00000.parquet"] == c["items.parquet/part-00000.parquet"]
 
 
 @pytest.mark.parametrize("topic", TABLES)
@@ -149,14 +151,72 @@ def test_the_target_of_events_is_met_within_a_fifth(world: World, tmp_path: Path
     assert 16_000 < written.events < 24_000
 
 
+def test_a_target_beyond_what_readers_can_do_is_refused_with_what_they_can(
+    world: World, tmp_path: Path
+) -> None:
+    with pytest.raises(TargetError, match=r"10,000,000 events are more than 250 readers do in 5"):
+        write_history(world, tmp_path, seed=4, events_target=10_000_000)
+
+
 def test_a_block_of_readers_is_written_before_the_next_begins(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk, "READERS_PER_BLOCK", 100)
+    monkeypatch.setattr(plan, "READERS_PER_BLOCK", 100)
     calls: list[tuple[int, int]] = []
     write_history(world, tmp_path, seed=1, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(1, 3), (2, 3), (3, 3)]
-    assert pq.ParquetFile(tmp_path / "impressions.parquet").num_row_groups == 3
+    assert calls == [(done, 5) for done in range(6)]  # items, readers, three blocks of events
+    assert len(list((tmp_path / "impressions.parquet").glob("*.parquet"))) == 3
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "READERS_PER_BLOCK", 60)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_more_workers_write_the_same_bytes(world: World, tmp_path: Path) -> None:
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    write_history(world, alone, seed=2)
+    write_history(world, together, seed=2, workers=2)
+    assert digests(alone) == digests(together)
+    assert len(digests(alone)) == 2 + 3 * 5
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_second_run_makes_only_what_is_missing(world: World, tmp_path: Path) -> None:
+    first = write_history(world, tmp_path, seed=2)
+    before = digests(tmp_path)
+    (tmp_path / "slates.parquet" / "part-00002.parquet").unlink()
+    left = tmp_path / "users.parquet" / ".part-00000.parquet.12.unfinished"
+    left.write_bytes(b"half")
+    calls: list[tuple[int, int]] = []
+    again = write_history(
+        world, tmp_path, seed=2, progress=lambda done, total: calls.append((done, total))
+    )
+    assert calls == [(6, 7), (7, 7)]
+    assert digests(tmp_path) == before
+    assert not left.exists()
+    assert again == first == Written.count(tmp_path)
+
+
+def test_a_folder_with_another_history_is_refused_with_what_differs(
+    world: World, tmp_path: Path
+) -> None:
+    write_history(world, tmp_path, seed=2)
+    before = digests(tmp_path)
+    with pytest.raises(PlanError, match=r"history with seed 2 \(not 3\); name another folder"):
+        write_history(world, tmp_path, seed=3)
+    with pytest.raises(PlanError, match=r"world's users 250 \(not 20\)"):
+        write_history(World.make(5, 20, 500, days=5, end=END), tmp_path, seed=2)
+    assert digests(tmp_path) == before
+
+
+def test_a_folder_that_another_run_writes_to_is_refused(world: World, tmp_path: Path) -> None:
+    def again(done: int, total: int) -> None:
+        with pytest.raises(PlanError, match="another run is writing there"):
+            write_history(world, tmp_path, seed=2)
+
+    write_history(world, tmp_path, seed=2, progress=again)
 
 
 def test_texts_and_vectors_tell_the_topic(world: World) -> None:
@@ -186,5 +246,9 @@ def unflattened(row: dict) -> dict:
     }
 
 
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def digests(out: Path) -> dict[str, str]:
+    """Every file of a history by its path."""
+    return {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(out.glob("*.parquet/*"))
+    }

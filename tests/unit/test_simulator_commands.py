@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from feedrank_simulator.__main__ import app
-from feedrank_simulator.bulk import TABLES
+from feedrank_simulator.parts import TABLES
 from feedrank_simulator.recipe import Recipe, RecipeError
 from typer.testing import CliRunner
 
@@ -25,6 +25,21 @@ def test_bulk_writes_every_table_and_the_recipe_and_prints_the_rows(tmp_path: Pa
         seed=1, users=40, items=80, days=2, end=datetime(2026, 1, 15, tzinfo=UTC)
     )
     assert recipe.world().num_items == 80
+
+
+def test_bulk_again_without_an_end_continues_to_the_end_of_the_first_run(tmp_path: Path) -> None:
+    first = CliRunner().invoke(app, ["bulk", "--out", str(tmp_path), *SMALL])
+    again = CliRunner().invoke(app, ["bulk", "--out", str(tmp_path), *SMALL[:-2]])
+    assert again.exit_code == 0, again.output
+    assert again.stdout.splitlines()[:-1] == first.stdout.splitlines()[:-1]
+    assert "peak memory of all processes" in again.stdout
+
+
+def test_bulk_into_the_folder_of_another_history_names_what_differs(tmp_path: Path) -> None:
+    CliRunner().invoke(app, ["bulk", "--out", str(tmp_path), *SMALL])
+    result = CliRunner().invoke(app, ["bulk", "--out", str(tmp_path), *SMALL, "--seed", "9"])
+    assert result.exit_code == 1
+    assert "world's seed 1 (not 9)" in result.output
 
 
 def test_bulk_into_a_file_is_told_with_its_name(tmp_path: Path) -> None:

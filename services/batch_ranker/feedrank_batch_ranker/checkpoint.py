@@ -6,7 +6,7 @@ from pathlib import Path
 
 import orjson
 from feedrank_core.contracts.base import Message
-from feedrank_core.runtime.bundle_store import write_atomically
+from feedrank_core.runtime.atomic import write_atomically
 
 FILE = "rank.json"
 

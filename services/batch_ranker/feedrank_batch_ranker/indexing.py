@@ -11,7 +11,8 @@ import numpy as np
 import onnxruntime
 import orjson
 from feedrank_core.contracts.bundle import Part, Stage
-from feedrank_core.runtime.bundle_store import Bundle, BundleStore, write_atomically
+from feedrank_core.runtime.atomic import write_atomically
+from feedrank_core.runtime.bundle_store import Bundle, BundleStore
 
 from feedrank_batch_ranker.adapters.exact_index import ExactIndex
 from feedrank_batch_ranker.ports import Index

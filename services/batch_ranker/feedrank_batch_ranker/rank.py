@@ -16,13 +16,13 @@ from feedrank_core.contracts.bundle import Part, Stage
 from feedrank_core.contracts.redis_keys import CANDIDATES
 from feedrank_core.ranking.packed import pack
 from feedrank_core.runtime.bundle_store import Bundle, BundleStore, sha256_of
+from feedrank_core.runtime.progress import progress
 from redis import Redis
 
 from feedrank_batch_ranker.adapters.exact_index import ExactIndex
 from feedrank_batch_ranker.checkpoint import Checkpoint
 from feedrank_batch_ranker.errors import RankerError
 from feedrank_batch_ranker.indexing import index_bundle, load_index
-from feedrank_batch_ranker.progress import progress
 from feedrank_batch_ranker.readers import UserEncoder, as_readers, read_users
 from feedrank_batch_ranker.selection import allowed, best, recall
 from feedrank_batch_ranker.settings import Settings

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
-from feedrank_core.runtime.bundle_store import write_atomically
+from feedrank_core.runtime.atomic import write_atomically
 from feedrank_core.runtime.bus import Bus
 from feedrank_core.runtime.lake import Lake
 

@@ -6,6 +6,7 @@ from datetime import datetime
 
 import numpy as np
 
+DAY_S = 86_400.0
 Times = np.ndarray | float | datetime
 """Unix seconds, or one aware instant."""
 

@@ -25,6 +25,17 @@ class Recipe(Message):
     days: int
     end: Timestamp
 
+    @classmethod
+    def of(cls, world: World) -> Recipe:
+        """The recipe of a world that has as many categories and creators as usual."""
+        return cls(
+            seed=world.seed,
+            users=world.num_users,
+            items=world.num_items,
+            days=world.num_days,
+            end=world.end,
+        )
+
     def world(self) -> World:
         """Make the world. Raises: ValueError."""
         return World.make(self.seed, self.users, self.items, days=self.days, end=self.end)

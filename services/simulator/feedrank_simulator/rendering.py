@@ -4,9 +4,13 @@ Nothing here tells a latent vector itself; texts and vectors are noisy hints at 
 the same whichever rows are asked for, because its chance belongs to its block of rows.
 """
 
+# pyarrow.compute builds its functions at import, where pyright does not see them.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -73,14 +77,14 @@ def instants(unix_s: np.ndarray) -> pa.Array:
 
 def joined(*parts: pa.Array | pa.Scalar, separator: str) -> pa.Array:
     """Text columns joined row by row."""
-    join = pc.binary_join_element_wise  # pyright: ignore[reportAttributeAccessIssue]
-    return join(*parts, pa.scalar(separator))
+    return pc.binary_join_element_wise(*parts, pa.scalar(separator))
 
 
-def user_tables(world: World) -> Iterator[pa.Table]:
-    """Profiles in contract columns, a block of rows at a time."""
-    for start in range(0, world.num_users, BLOCK):
-        yield user_table(world, np.arange(start, min(start + BLOCK, world.num_users)))
+def user_tables(world: World, first: int = 0, last: int | None = None) -> Iterator[pa.Table]:
+    """Profiles of readers `first` up to `last` in contract columns, a block of rows at a time."""
+    last = world.num_users if last is None else last
+    for start in range(first, last, BLOCK):
+        yield user_table(world, np.arange(start, min(start + BLOCK, last)))
 
 
 def user_table(world: World, users: np.ndarray) -> pa.Table:
@@ -105,9 +109,13 @@ def user_table(world: World, users: np.ndarray) -> pa.Table:
     return _in_order("users", columns)
 
 
-def item_tables(world: World) -> Iterator[pa.Table]:
-    """The catalogue in contract columns, a block of rows at a time, oldest first."""
-    for block in range(-(-world.num_items // BLOCK)):
+def item_tables(world: World, first: int = 0, last: int | None = None) -> Iterator[pa.Table]:
+    """Items `first` up to `last` in contract columns, a block at a time, oldest first.
+
+    `first` begins a block and `last` ends one, or the catalogue. Shapes: BLOCK rows.
+    """
+    last = world.num_items if last is None else last
+    for block in range(first // BLOCK, -(-last // BLOCK)):
         yield _item_block(world, block)
 
 
@@ -157,38 +165,58 @@ def _item_block(world: World, block: int) -> pa.Table:
 
 def _texts(world: World, rng: np.random.Generator, topic_N: np.ndarray) -> pa.Array:
     """Each word is one of the topic's, the subtopic's or category's name, or a common one."""
-    own_TW = _topic_words(world.seed, len(world.topics.category_T))
+    words = _words(world.seed, world.topics.num_categories)
     shape = (len(topic_N), TEXT_WORDS)
     kind = rng.choice(4, shape, p=(0.35, 0.1, 0.1, 0.45))
-    own = own_TW[topic_N[:, None], rng.integers(0, WORDS_PER_TOPIC, shape)]
-    common = np.array(COMMON_WORDS)[rng.integers(0, len(COMMON_WORDS), shape)]
-    num_categories = world.topics.num_categories
-    subtopic = np.array(subtopic_names(num_categories))[topic_N][:, None]
-    category = np.array(category_names(num_categories))[world.topics.category_T[topic_N]][:, None]
-    words = np.choose(kind, [own, subtopic, category, common])
-    return pa.array([" ".join(row).capitalize() for row in words.tolist()])
+    own = words.own_TW[topic_N[:, None], rng.integers(0, WORDS_PER_TOPIC, shape)]
+    common = words.common_W[rng.integers(0, len(COMMON_WORDS), shape)]
+    subtopic = words.subtopic_T[topic_N][:, None]
+    category = words.category_C[world.topics.category_T[topic_N]][:, None]
+    chosen = np.choose(kind, [own, subtopic, category, common])
+    lines = _lists(words.text, chosen, np.ones(shape, dtype=bool))
+    return pc.ascii_capitalize(pc.binary_join(lines, " "))
 
 
 def _tags(world: World, rng: np.random.Generator, topic_N: np.ndarray) -> pa.Array:
     """The subtopic, a word of it, and sometimes a neighbouring subtopic."""
-    names = subtopic_names(world.topics.num_categories)
-    own_TW = _topic_words(world.seed, len(world.topics.category_T))
-    words = own_TW[topic_N, rng.integers(0, WORDS_PER_TOPIC, len(topic_N))].tolist()
+    words = _words(world.seed, world.topics.num_categories)
+    own = words.own_TW[topic_N, rng.integers(0, WORDS_PER_TOPIC, len(topic_N))]
     beside = topic_N // SUBTOPICS_PER_CATEGORY * SUBTOPICS_PER_CATEGORY
     beside = beside + rng.integers(0, SUBTOPICS_PER_CATEGORY, len(topic_N))
-    with_beside = rng.random(len(topic_N)) < 0.4
-    tags = [
-        list(dict.fromkeys([names[t], word] + ([names[b]] if both else [])))
-        for t, word, b, both in zip(
-            topic_N.tolist(), words, beside.tolist(), with_beside.tolist(), strict=True
-        )
-    ]
-    return pa.array(tags, pa.list_(pa.string()))
+    tags_N3 = np.stack([words.subtopic_T[topic_N], own, words.subtopic_T[beside]], axis=1)
+    first, second, third = tags_N3.T
+    kept_N3 = np.ones(tags_N3.shape, dtype=bool)
+    kept_N3[:, 1] = second != first
+    kept_N3[:, 2] = (rng.random(len(topic_N)) < 0.4) & (third != first) & (third != second)
+    return _lists(words.text, tags_N3, kept_N3)
+
+
+@dataclass(frozen=True)
+class _Words:
+    """Every word once, and where in `text` those of each kind stand."""
+
+    text: pa.Array
+    own_TW: np.ndarray
+    subtopic_T: np.ndarray
+    category_C: np.ndarray
+    common_W: np.ndarray
 
 
 @lru_cache(maxsize=4)
-def _topic_words(seed: int, num_topics: int) -> np.ndarray:
-    return invented_words(np.random.default_rng([seed, 11]), num_topics, WORDS_PER_TOPIC)
+def _words(seed: int, num_categories: int) -> _Words:
+    subtopics, categories = subtopic_names(num_categories), category_names(num_categories)
+    rng = np.random.default_rng([seed, 11])
+    own_TW = invented_words(rng, len(subtopics), WORDS_PER_TOPIC)
+    kinds = (own_TW, np.array(subtopics), np.array(categories), np.array(COMMON_WORDS))
+    unique, places = np.unique(np.concatenate([k.ravel() for k in kinds]), return_inverse=True)
+    own, *names = np.split(places, np.cumsum([k.size for k in kinds])[:-1])
+    return _Words(pa.array(unique.tolist()), own.reshape(own_TW.shape), *names)
+
+
+def _lists(values: pa.Array, index_NW: np.ndarray, kept_NW: np.ndarray) -> pa.Array:
+    """A list of values a row, of those places that are kept."""
+    offsets = np.concatenate([[0], np.cumsum(kept_NW.sum(axis=1))])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values.take(index_NW[kept_NW]))
 
 
 @lru_cache(maxsize=4)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import orjson
 import torch
-from feedrank_core.runtime.bundle_store import Bundle, BundleStore, write_atomically
+from feedrank_core.runtime.atomic import write_atomically
+from feedrank_core.runtime.bundle_store import Bundle, BundleStore
 from feedrank_core.runtime.lake import Lake
 
 from feedrank_trainer.pairs import write_pairs
