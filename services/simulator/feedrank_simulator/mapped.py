@@ -1,4 +1,4 @@
-"""Large arrays on disk, mapped into every process that works on them, so that all share one copy."""
+"""Large arrays on disk, mapped into every process that needs them: all share one copy."""
 
 from __future__ import annotations
 
@@ -32,11 +32,10 @@ def _saved(value: Any, folder: Path, name: str) -> Any:
         np.save(path, value)
         return path
     if is_dataclass(value) and not isinstance(value, type):
-        parts = {
-            f.name: _saved(getattr(value, f.name), folder, f"{name}.{f.name}")
-            for f in fields(value)
-        }
-        return replace(value, **parts)
+        names = [field.name for field in fields(value)]
+        return replace(
+            value, **{n: _saved(getattr(value, n), folder, f"{name}.{n}") for n in names}
+        )
     return value
 
 

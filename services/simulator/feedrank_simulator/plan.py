@@ -1,4 +1,4 @@
-"""What a folder of history holds, kept beside it, so that a second run continues and never mixes."""
+"""What a folder of history holds, kept there: a second run continues it and never mixes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Plan(Message):
             raise PlanError(f"{path}: is no plan of a history: {error}") from error
 
     def keep(self, folder: Path) -> None:
-        """Write plan and recipe, or hold the plan that is there equal. Raises: PlanError, OSError."""
+        """Write plan and recipe where none are. Raises: OSError, PlanError at another plan."""
         held = self.read(folder)
         if held is None:
             self.world.write(folder)

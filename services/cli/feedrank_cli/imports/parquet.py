@@ -25,7 +25,8 @@ def bring(path: Path, landing: Landing) -> None:
             "`feedrank simulate bulk --out DIR` writes such a folder.",
             code=2,
         )
-    for topic, file in there.items():
+    parts = [(t, p) for t, f in there.items() for p in (sorted(f.glob("*.parquet")) or [f])]
+    for topic, file in parts:
         try:
             source, parquet = digest(file), pq.ParquetFile(file)
             for number, batch in enumerate(parquet.iter_batches(batch_size=CHUNK_ROWS)):
