@@ -17,7 +17,14 @@ from feedrank_core.contracts.items import DWELL_THRESHOLD_S, ItemType
 from feedrank_core.contracts.redis_keys import SEEN
 from feedrank_core.features.counters import CounterState, fold, value_at
 from feedrank_core.features.history import extend_seen, pack_seen, unpack_seen
-from feedrank_core.features.quality import VALUES, popularity, quality, smoothed_rate
+from feedrank_core.features.quality import (
+    VALUES,
+    exposures,
+    popularity,
+    quality,
+    rate,
+    smoothed_rate,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,18 +83,37 @@ def test_an_event_moves_its_counter_and_engagement_and_dwell():
     }
 
 
+def counted(**counts):
+    return dict.fromkeys(Counter, 0.0) | {Counter(name): v for name, v in counts.items()}
+
+
 def test_an_unseen_item_has_the_quality_of_the_mean():
-    assert quality(0.0, 0.0, 0.0, 0.1) == pytest.approx(0.5)
-    assert quality(10.0, 0.0, 100.0, 0.1) == pytest.approx(0.5)
+    assert quality(counted(), 0.1) == pytest.approx(0.5)
+    assert quality(counted(impressions=100.0, clicks=10.0), 0.1) == pytest.approx(0.5)
 
 
 def test_quality_grows_with_value_and_falls_with_reports():
-    by_value = [quality(v, 0.0, 100.0, 0.1) for v in (-50.0, 0.0, 5.0, 10.0, 80.0)]
-    by_reports = [quality(10.0, r, 100.0, 0.1) for r in (0.0, 1.0, 5.0)]
+    by_value = [
+        quality(counted(impressions=100.0, clicks=clicks, hides=hides), 0.1)
+        for clicks, hides in ((0.0, 12.0), (0.0, 0.0), (5.0, 0.0), (10.0, 0.0), (80.0, 0.0))
+    ]
+    by_reports = [
+        quality(counted(impressions=100.0, clicks=10.0, reports=r), 0.1) for r in (0.0, 1.0, 2.0)
+    ]
     assert all(a <= b for a, b in pairwise(by_value))
     assert all(a > b for a, b in pairwise(by_reports))
     assert by_value[0] == 0.0
     assert min(VALUES.values()) < 0
+
+
+def test_quality_never_falls_below_nothing():
+    assert quality(counted(impressions=10.0, reports=9.0), 0.1) == 0.0
+
+
+def test_a_rate_of_actions_that_were_never_shown_stays_below_one():
+    assert rate(40.0, 0.0, 0.1) < 1.0
+    assert exposures(3.0, 40.0) == 40.0
+    assert exposures(40.0, 3.0) == 40.0
 
 
 def test_few_impressions_barely_move_a_rate():

@@ -19,6 +19,8 @@ import ibis
 import ibis.expr.types as ir
 from feedrank_core.contracts.features import HALF_LIVES_S, Counter, HalfLife, column
 
+from feedrank_feature_store.events import increments
+
 BLOCK = 500
 """Half-lives a block holds: 2^500 squared still fits a double (largest: 2^1023)."""
 
@@ -28,8 +30,9 @@ Amounts = dict[str, Any]
 def snapshot(log: ir.Table, entity: str, as_of: datetime) -> ir.Table:
     """The counters of each entity as they stand at `as_of`: one row an entity."""
     age_s = ibis.literal(as_of.timestamp()) - log.t
+    moved = increments(log)
     sums = {
-        column(c, h): (log[c.value] * _decay(age_s, h)).sum() for c in Counter for h in HalfLife
+        column(c, h): (moved[c.value] * _decay(age_s, h)).sum() for c in Counter for h in HalfLife
     }
     return log.group_by(entity).agg(**sums)
 
@@ -40,7 +43,8 @@ def states(log: ir.Table, entity: str) -> ir.Table:
     Columns: the entity, `event_timestamp`, the same as `counted_at` (the timestamp does not
     come back from Feast), and each of COUNTER_COLUMNS.
     """
-    moved = log.group_by(entity, "at", "t").agg(**{c.value: log[c.value].sum() for c in Counter})
+    sums = {name: moved.sum() for name, moved in increments(log).items()}
+    moved = log.group_by(entity, "at", "t").agg(**sums)
     running = moved.mutate(**_totals(moved, entity))
     for half_life in HALF_LIVES_S:
         if half_life is not HalfLife.FOREVER:

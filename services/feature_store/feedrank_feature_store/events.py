@@ -1,4 +1,4 @@
-"""The lake's events as one log with what each adds to the counters, as Ibis expressions."""
+"""The lake's events as one log, and what each adds to the counters, as Ibis expressions."""
 
 # Ibis types a column by its name as Column, without operators; its backend checks them instead.
 # pyright: reportOperatorIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
@@ -16,20 +16,28 @@ from feedrank_core.contracts.items import DWELL_THRESHOLD_S
 IMPRESSION = "impression"
 
 
-def event_log(impressions: ir.Table, interactions: ir.Table, items: ir.Table) -> ir.Table:
-    """One row an event: who, what, when, whether it engages, and a column a counter.
+def event_log(impressions: ir.Table, interactions: ir.Table, item_types: ir.Table) -> ir.Table:
+    """One row an event: who, what, when, whether it engages, and its `place` in the reader's log.
 
-    `category`, `creator_id` and `item_type` are those of the item as last published, null for
-    an item nobody published.
+    A view engages by the item's type as first published, if that was accepted by then. Places
+    count from 0 in the order of `accepted_at`, then `event_id`.
     """
     shown = _common(impressions, action=ibis.literal(IMPRESSION), dwell_s=_no_dwell())
     done = _common(
         interactions, action=interactions.event_type, dwell_s=interactions.dwell_s.cast("float64")
     )
-    described = items.select("item_key", "item_type", "category", "creator_id")
-    log = shown.union(done).left_join(described, "item_key").drop("item_key_right")
-    log = log.mutate(engaged=_engaged(log), t=seconds_of(log.at))
-    return log.mutate(**{c.value: _increment(log, c) for c in Counter})
+    known = item_types.select("item_key", "item_type", "published_at")
+    log = shown.union(done).left_join(known, "item_key").drop("item_key_right")
+    order = ibis.window(group_by="user_id", order_by=[log.at, log.event_id, log.action])
+    log = log.mutate(
+        engaged=_engaged(log), t=seconds_of(log.at), place=ibis.row_number().over(order)
+    )
+    return log.drop("item_type", "published_at")
+
+
+def increments(log: ir.Table) -> dict[str, Any]:
+    """What each event adds to each counter, by the counter's name."""
+    return {c.value: _increment(log, c) for c in Counter}
 
 
 def seconds_of(at: Any) -> Any:
@@ -40,10 +48,10 @@ def seconds_of(at: Any) -> Any:
 
 def engagements(log: ir.Table) -> ir.Table:
     """The engaged actions alone, by reader and time: what histories are made of."""
-    engaged = log.filter(log.engaged)
+    engaged = log.filter(log.engaged).order_by("user_id", "place")
     return engaged.select(
         "user_id", "item_key", "item_id", "action", "at", "request_id", "event_id"
-    ).order_by("user_id", "at", "event_id")
+    )
 
 
 def _common(events: ir.Table, *, action: Any, dwell_s: Any) -> ir.Table:
@@ -68,7 +76,8 @@ def _engaged(log: ir.Table) -> Any:
         *((log.item_type == kind.value, limit) for kind, limit in DWELL_THRESHOLD_S.items()),
         else_=_no_dwell(),
     )
-    long_view = (log.action == InteractionType.VIEW.value) & (log.dwell_s > threshold_s)
+    known = log.published_at <= log.at
+    long_view = (log.action == InteractionType.VIEW.value) & known & (log.dwell_s > threshold_s)
     acted = log.action.isin(sorted(action.value for action in ENGAGEMENTS))
     return acted | long_view.fill_null(False)
 

@@ -9,11 +9,11 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 import structlog
-from feedrank_core.contracts.features import Table
-from feedrank_core.runtime.lake_views import USER_VERSIONS
+from feedrank_core.contracts.features import PRIORS, Priors, Table
+from feedrank_core.runtime.lake_views import ITEM_TYPES, USER_VERSIONS
 
 from feedrank_feature_store.batch_counters import states
-from feedrank_feature_store.catalogue import catalogue
+from feedrank_feature_store.catalogue import catalogue, prior_sums, priors_from
 from feedrank_feature_store.events import engagements, event_log
 from feedrank_feature_store.profiles import profiles
 from feedrank_feature_store.readers import readers
@@ -24,18 +24,27 @@ ROW_GROUP = 100_000
 
 
 def write_catalogue(connection: Any, folder: Path, as_of: datetime) -> int:
-    """Write the catalogue of `as_of`; the number of its items. Blocks."""
+    """Write the priors and the catalogue of `as_of`; the number of its items. Blocks."""
     backend, events = _events(connection)
-    expression = catalogue(events, backend.table("items"), as_of)
+    items = backend.table("items")
+    priors = _priors_of(events, items, as_of)
+    _write_priors(priors, folder / PRIORS)
+    expression = catalogue(events, items, priors=priors, as_of=as_of)
     return _write(expression, folder / Table.CATALOGUE)
 
 
 def write_features(connection: Any, folder: Path, as_of: datetime) -> dict[Table, int]:
-    """Write readers, profiles, counters and engagements of `as_of`; the rows of each. Blocks."""
+    """Write readers, profiles, counters and engagements of `as_of`; the rows of each. Blocks.
+
+    Rates are smoothed by the priors that the catalogue's run wrote, or where none did yet by
+    those of the log at hand.
+    """
     backend, events = _events(connection)
+    users, items = backend.table("users"), backend.table("items")
+    priors = read_priors(folder) or _priors_of(events, items, as_of)
     expressions = {
         Table.ENGAGEMENTS: engagements(events),
-        Table.USERS: readers(events, backend.table("users"), as_of),
+        Table.USERS: readers(events, users, items, priors=priors, as_of=as_of),
         Table.USER_PROFILES: profiles(events, backend.table(USER_VERSIONS)),
         Table.USER_COUNTERS: states(events, "user_id"),
         Table.ITEM_COUNTERS: states(events, "item_key"),
@@ -43,10 +52,28 @@ def write_features(connection: Any, folder: Path, as_of: datetime) -> dict[Table
     return {table: _write(e, folder / table) for table, e in expressions.items()}
 
 
+def read_priors(folder: Path) -> Priors | None:
+    """What the last catalogue's run wrote below `folder`, None before the first."""
+    path = folder / PRIORS
+    return Priors.model_validate_json(path.read_bytes()) if path.exists() else None
+
+
+def _priors_of(events: ir.Table, items: ir.Table, as_of: datetime) -> Priors:
+    sums = prior_sums(events, items).to_pyarrow().to_pylist()[0]
+    return priors_from(sums, as_of)
+
+
+def _write_priors(priors: Priors, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(priors.model_dump_json())
+    unfinished.replace(path)
+
+
 def _events(connection: Any) -> tuple[Any, ir.Table]:
     """The log as a temporary table: read, joined and deduplicated once for all tables."""
     backend = ibis.duckdb.from_connection(connection)
-    views = [backend.table(name) for name in ("impressions", "interactions", "items")]
+    views = [backend.table(name) for name in ("impressions", "interactions", ITEM_TYPES)]
     return backend, backend.create_table(
         "feedrank_event_log", event_log(*views), temp=True, overwrite=True
     )

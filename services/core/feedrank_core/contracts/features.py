@@ -6,7 +6,11 @@ Columns that pass from one service to another are named here and nowhere else.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
+from pydantic import Field
+
+from feedrank_core.contracts.base import Message, Timestamp
 from feedrank_core.contracts.events import ENGAGEMENTS, InteractionType
 from feedrank_core.contracts.items import DWELL_THRESHOLD_S, ItemType
 
@@ -81,9 +85,31 @@ RATES: dict[str, Counter] = {
 }
 """Rates per impression ever shown, and what each counts; smoothed as `quality` says."""
 
+
+class Priors(Message):
+    """The catalogue's means at `as_of`, to which small numbers of observations are drawn.
+
+    Each daily run writes them once, and both engines read what was last written (decision 7).
+    The rates are those of RATES; `mean_value` is the worth of an impression, in clicks.
+    """
+
+    as_of: Timestamp
+    mean_value: Annotated[float, Field(gt=0)]
+    click_rate: Annotated[float, Field(ge=0, le=1)]
+    like_rate: Annotated[float, Field(ge=0, le=1)]
+    engagement_rate: Annotated[float, Field(ge=0, le=1)]
+
+
+PRIORS = "priors.json"
+"""The file of the Priors, beside the feature tables."""
+
 USER_PROFILE_COLUMNS = ("country", "age_band", "platform", "interests")
 HISTORY_COLUMNS = ("hist_item_key", "hist_action", "hist_at")
-AFFINITY_COLUMNS = ("category_affinity", "creator_affinity")
+AFFINITY_COLUMNS = {
+    "category": ("top_categories", "top_category_shares"),
+    "creator_id": ("top_creators", "top_creator_shares"),
+}
+"""By what of the items a reader's tastes are told: the largest names, and their shares."""
 ITEM_PROFILE_COLUMNS = (
     "item_type",
     "creator_id",

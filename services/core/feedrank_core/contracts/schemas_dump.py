@@ -15,6 +15,7 @@ from typing import Any
 from feedrank_core.contracts import api, bundle, events
 from feedrank_core.contracts.base import Message
 from feedrank_core.contracts.compatibility import breaks
+from feedrank_core.contracts.features import Priors
 from feedrank_core.contracts.items import ItemBody
 from feedrank_core.contracts.topics import with_dead_letters
 from feedrank_core.contracts.users import UserBody
@@ -35,12 +36,13 @@ HTTP_BODIES: tuple[type[Message], ...] = (
     api.Problem,
 )
 BUNDLE_FILES: tuple[type[Message], ...] = (bundle.Manifest, bundle.PopularLists)
+FEATURE_FILES: tuple[type[Message], ...] = (Priors,)
 
 
 def published() -> dict[str, type[Message]]:
-    """Every model that leaves a process, by the name of its schema: topics, HTTP, bundles."""
+    """Every model that leaves a process, by the name of its schema."""
     models = [t.model for t in with_dead_letters().values()]
-    return {name_of(m): m for m in (*models, *HTTP_BODIES, *BUNDLE_FILES)}
+    return {name_of(m): m for m in (*models, *HTTP_BODIES, *BUNDLE_FILES, *FEATURE_FILES)}
 
 
 def name_of(model: type[Message]) -> str:

@@ -18,6 +18,7 @@ for stream and batch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from feedrank_core.contracts.features import Counter
@@ -45,25 +46,59 @@ VALUES: dict[Counter, float] = {
 ranking value; reports are dealt with apart."""
 
 
+SMALLEST_MEAN = 1e-6
+"""Stands for the mean value of a catalogue in which nothing good happened yet."""
+
+
 def smoothed_rate(count: Any, impressions: Any, prior_rate: Any) -> Any:
     """Events per impression, drawn to `prior_rate` as by PRIOR_IMPRESSIONS more impressions."""
     return (count + PRIOR_IMPRESSIONS * prior_rate) / (impressions + PRIOR_IMPRESSIONS)
 
 
-def value_of(counts: dict[Counter, Any]) -> Any:
+def exposures(impressions: Any, events: Any) -> Any:
+    """How often something was shown: no less often than it was acted on."""
+    return events + _positive(impressions - events)
+
+
+def value_of(counts: Mapping[Counter, Any]) -> Any:
     """The worth of an item's events, in clicks; negative where it is mostly hidden."""
     return sum(counts[counter] * worth for counter, worth in VALUES.items())
 
 
-def quality(value: Any, reports: Any, impressions: Any, mean_value: Any) -> Any:
-    """Quality before clipping to [0, 1]; `mean_value` is v0 above and positive."""
-    smoothed = smoothed_rate(value, impressions, mean_value)
-    report_rate = reports / (impressions + PRIOR_IMPRESSIONS)
+def valued_exposures(counts: Mapping[Counter, Any]) -> Any:
+    """The exposures that the value of an item is held against."""
+    good = sum(counts[counter] for counter, worth in VALUES.items() if worth > 0)
+    return exposures(counts[Counter.IMPRESSIONS], good)
+
+
+def mean_rate(count: float, num_exposures: float) -> float:
+    """A rate of RATES over the whole catalogue, from its sums."""
+    return count / max(num_exposures, 1.0)
+
+
+def mean_value(value: float, num_exposures: float) -> float:
+    """v0 over the whole catalogue, from its sums; always positive."""
+    return max(value / max(num_exposures, 1.0), SMALLEST_MEAN)
+
+
+def rate(count: Any, impressions: Any, prior_rate: float) -> Any:
+    """How often a reader does something to what is shown, smoothed."""
+    return smoothed_rate(count, exposures(impressions, count), prior_rate)
+
+
+def quality(counts: Mapping[Counter, Any], mean_value: float) -> Any:
+    """An item's quality from its counts for ever; `mean_value` is v0 above and positive."""
+    shown = valued_exposures(counts)
     # The positive part: a mostly hidden item has no quality rather than a negative one.
-    positive = (smoothed + (smoothed * smoothed) ** 0.5) / 2
-    return positive / (positive + mean_value) - REPORT_COST * report_rate
+    value = _positive(smoothed_rate(value_of(counts), shown, mean_value))
+    report_rate = counts[Counter.REPORTS] / (shown + PRIOR_IMPRESSIONS)
+    return _positive(value / (value + mean_value) - REPORT_COST * report_rate)
 
 
 def popularity(engagements_week: Any, engagements_forever: Any) -> Any:
     """Engagements with a half-life of a week, and a little for all there ever were."""
     return engagements_week + POPULARITY_FLOOR * engagements_forever
+
+
+def _positive(x: Any) -> Any:
+    return (x + (x * x) ** 0.5) / 2

@@ -128,10 +128,10 @@ class Lake:
     ) -> duckdb.DuckDBPyConnection:
         """A connection with the views of lake_views.VIEWS.
 
-        Readers and items as last published, events once each, and each version of a profile;
-        with `as_of` (aware) only what was accepted by then; with `until`, by topic and
-        partition, only records before these offsets. The views read the tables as they are at
-        this call.
+        Readers and items as last published, events once each, each version of a profile, and
+        the type an item was first published as; with `as_of` (aware) only what was accepted by
+        then; with `until`, by topic and partition, only records before these offsets. The views
+        read the tables as they are at this call.
         """
         if as_of is not None and as_of.tzinfo is None:
             raise ValueError("as_of: has no time zone")

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from feedrank_core.contracts.items import WITHDRAWN
 from feedrank_core.contracts.topics import TOPICS
-from feedrank_core.runtime.lake_schema import has_user, instant_column, table_schema
+from feedrank_core.runtime.lake_schema import NOT_FROM_BUS, has_user, instant_column, table_schema
 
 EVENT_KEYS = {"impressions": "event_id", "interactions": "event_id", "slates": "request_id"}
 VERSION_KEYS = {"items": "item_id", "users": "user_id"}
 USER_VERSIONS = "user_versions"
 """Every profile a reader ever had, for features as of a time."""
+ITEM_TYPES = "item_types"
+"""Each item's key, type and time as first published: an item does not change its type."""
 VIEWS: dict[str, str] = {name: name for name in (*EVENT_KEYS, *VERSION_KEYS)}
 """The topic that each view reads."""
-VIEWS[USER_VERSIONS] = "users"
+VIEWS |= {USER_VERSIONS: "users", ITEM_TYPES: "items"}
 
 
 def view_sql(view: str, source: str, keys: str, as_of: str | None) -> str:
@@ -24,30 +26,41 @@ def view_sql(view: str, source: str, keys: str, as_of: str | None) -> str:
 
     `as_of` is an ISO instant in UTC; rows from after it are not seen.
     """
-    rows = _rows(VIEWS[view], source, keys, as_of)
+    topic = VIEWS[view]
+    rows = _rows(topic, source, keys)
+    accepted = f"SELECT * FROM ({rows}) t{_accepted_by(topic, as_of)}"
     if view in EVENT_KEYS:
-        return _first_of_each(rows, EVENT_KEYS[view])
+        # Whether an event is the first of its id does not hang on when one asks.
+        once = _first_of_each(rows, EVENT_KEYS[view])
+        return f"SELECT * EXCLUDE (date) FROM ({once}) t{_accepted_by(topic, as_of)}"
+    if view == ITEM_TYPES:
+        return _item_types(accepted)
     if view == "items":
-        return _items(rows)
+        return f"SELECT * EXCLUDE (date) FROM ({_items(accepted)})"
     if view in VERSION_KEYS:
-        return _last_of_each(rows, VERSION_KEYS[view])
-    return f"SELECT * FROM ({rows})"
+        accepted = _last_of_each(accepted, VERSION_KEYS[view])
+    return f"SELECT * EXCLUDE (date) FROM ({accepted})"
 
 
-def _rows(topic: str, source: str, keys: str, as_of: str | None) -> str:
+def _rows(topic: str, source: str, keys: str) -> str:
     """Rows in the contract's columns; those of an erased reader find no key and are gone."""
-    columns = [f.name for f in table_schema(topic) if f.name != "date"]
+    columns = [f.name for f in table_schema(topic)]
     select = ", ".join("k.user_id" if c == "user_key" else f"t.{c}" for c in columns)
     join = f" JOIN {keys} k ON k.user_key = t.user_key" if has_user(topic) else ""
-    limit = ""
-    if as_of is not None:
-        moment = f"TIMESTAMPTZ '{as_of}'"
-        limit = f" WHERE t.{instant_column(topic)} <= {moment} AND t.date <= DATE '{as_of[:10]}'"
-    return f"SELECT {select} FROM {source} t{join}{limit}"
+    return f"SELECT {select} FROM {source} t{join}"
+
+
+def _accepted_by(topic: str, as_of: str | None) -> str:
+    if as_of is None:
+        return ""
+    moment = f"TIMESTAMPTZ '{as_of}'"
+    return f" WHERE t.{instant_column(topic)} <= {moment} AND t.date <= DATE '{as_of[:10]}'"
 
 
 def _first_of_each(rows: str, key: str) -> str:
-    """Deduplicated: a client that sends an event again does not act twice.
+    """Deduplicated: a client that sends an event again does not act twice (decision 7).
+
+    The first is the first record on the bus; imported records come after all of them.
 
     Ids are grouped by hash first, so that only repeated ones are sorted: the window over all
     columns of every row would hold the whole table.
@@ -60,8 +73,11 @@ def _first_of_each(rows: str, key: str) -> str:
         SELECT * FROM (
             SELECT * FROM rows WHERE hash({key}) IN (SELECT h FROM repeated)
             QUALIFY row_number() OVER (
-                PARTITION BY {key} ORDER BY accepted_at, topic_partition, topic_offset) = 1)
+                PARTITION BY {key} ORDER BY {_IN_BUS_ORDER}) = 1)
     """
+
+
+_IN_BUS_ORDER = f"topic_partition = {NOT_FROM_BUS}, topic_offset, accepted_at, topic_partition"
 
 
 def _last_of_each(rows: str, key: str) -> str:
@@ -73,14 +89,25 @@ def _last_of_each(rows: str, key: str) -> str:
 
 def _items(rows: str) -> str:
     """Each item as last published; a withdrawal changes nothing of it but `active`."""
-    published = f"SELECT * FROM ({rows}) WHERE creator_id <> '{WITHDRAWN}'"
+    latest = f"SELECT item_id, active, accepted_at, topic_offset FROM ({rows})"
     return f"""
-        SELECT p.* REPLACE (p.active AND l.active AS active)
-        FROM ({_last_of_each(published, "item_id")}) p
-        JOIN ({
-        _last_of_each(f"SELECT item_id, active, accepted_at, topic_offset FROM ({rows})", "item_id")
-    }) l USING (item_id)
+        SELECT p.* REPLACE (p.active AND l.active AS active, f.item_type AS item_type)
+        FROM ({_last_of_each(_published(rows), "item_id")}) p
+        JOIN ({_last_of_each(latest, "item_id")}) l USING (item_id)
+        JOIN ({_item_types(rows)}) f USING (item_id)
     """
+
+
+def _item_types(rows: str) -> str:
+    return f"""
+        SELECT item_id, item_key, item_type, accepted_at AS published_at
+        FROM ({_published(rows)}) QUALIFY row_number() OVER (
+            PARTITION BY item_id ORDER BY accepted_at, topic_offset) = 1
+    """
+
+
+def _published(rows: str) -> str:
+    return f"SELECT * FROM ({rows}) WHERE creator_id <> '{WITHDRAWN}'"
 
 
 assert set(VIEWS.values()) <= set(TOPICS)

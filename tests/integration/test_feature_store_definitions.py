@@ -1,0 +1,91 @@
+"""The batch's features against brute force over the same log (decision 7)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from feature_oracle import Oracle, Records
+from feature_world import DAYS, START, world
+from feedrank_core.contracts.features import HISTORY_LENGTH, PRIORS, Priors, Table
+from feedrank_core.runtime.lake import Lake
+from feedrank_feature_store.tables import read_priors, write_catalogue, write_features
+
+pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
+
+
+def written(root: Path, records: Records, as_of) -> dict[Table, list[dict[str, Any]]]:
+    lake = Lake(root / "lake")
+    for topic, rows in vars(records).items():
+        lake.append(topic, rows)
+    for write in (write_catalogue, write_features):
+        with lake.connect(as_of) as connection:
+            write(connection, root / "features", as_of)
+    return {t: pq.read_table(root / "features" / t).to_pylist() for t in Table}
+
+
+def assert_same(found: dict[str, Any], expected: dict[str, Any], who: str) -> None:
+    for name, value in expected.items():
+        close = value if not is_number(value) else pytest.approx(value, rel=1e-6, abs=1e-9)
+        assert found[name] == close, f"{who}: {name}"
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, float) or (
+        isinstance(value, list) and bool(value) and isinstance(value[0], float)
+    )
+
+
+@pytest.mark.parametrize("days", [9, DAYS + 1])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_every_feature_equals_brute_force(tmp_path, seed, days):
+    records, as_of = world(seed), START + timedelta(days=days)
+    tables = written(tmp_path, records, as_of)
+    oracle = Oracle(records, as_of)
+    priors = read_priors(tmp_path / "features")
+    assert priors is not None
+    assert_same(dict(priors), dict(oracle.priors()), "priors")
+    readers = {row["user_id"]: row for row in tables[Table.USERS]}
+    assert set(readers) == {r["user_id"] for r in (*oracle.events, *oracle.profiles)}
+    for user_id, found in readers.items():
+        assert_same(found, oracle.reader(user_id, priors), user_id)
+        assert_same(found, oracle.profile(user_id) or {}, user_id)
+    items = {row["item_id"]: row for row in tables[Table.CATALOGUE]}
+    assert set(items) == set(oracle.last_version)
+    for item_id, found in items.items():
+        assert_same(found, oracle.item(item_id, priors), item_id)
+        assert found["item_type"] == oracle.item_type(item_id)
+        assert found["category"] == oracle.last_version[item_id]["category"]
+    engaged = [e for e in oracle.events if oracle.engaged(e)]
+    assert {r["event_id"] for r in tables[Table.ENGAGEMENTS]} == {e["event_id"] for e in engaged}
+
+
+def test_a_world_holds_what_makes_features_hard():
+    records = world(1)
+    oracle = Oracle(records, START + timedelta(days=DAYS + 1))
+    views = [e for e in oracle.events if e.get("event_type") == "view"]
+    assert len(oracle.events) < len(records.impressions) + len(records.interactions)
+    assert any(oracle.type_then(v) is None and v["item_id"] in oracle.last_version for v in views)
+    assert any(oracle.item_type(i) != v["item_type"] for i, v in oracle.last_version.items())
+    assert any(e["item_id"] not in oracle.last_version for e in oracle.events)
+    readers = [oracle.reader(f"user-{n}", oracle.priors()) for n in range(3)]
+    assert any(len(reader["hist_at"]) == HISTORY_LENGTH for reader in readers)
+
+
+def test_features_are_smoothed_by_the_priors_that_were_last_written(tmp_path):
+    records, as_of = world(3, num_events=200), START + timedelta(days=DAYS)
+    lake = Lake(tmp_path / "lake")
+    for topic, rows in vars(records).items():
+        lake.append(topic, rows)
+    given = Priors(as_of=START, mean_value=1.0, click_rate=0.9, like_rate=0.8, engagement_rate=0.7)
+    (tmp_path / "features").mkdir()
+    (tmp_path / "features" / PRIORS).write_text(given.model_dump_json())
+    with lake.connect(as_of) as connection:
+        write_features(connection, tmp_path / "features", as_of)
+    oracle = Oracle(records, as_of)
+    for found in pq.read_table(tmp_path / "features" / Table.USERS).to_pylist():
+        expected = oracle.reader(found["user_id"], given)
+        assert found["click_rate"] == pytest.approx(expected["click_rate"])
