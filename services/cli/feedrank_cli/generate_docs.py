@@ -1,20 +1,40 @@
-"""`python -m feedrank_cli.generate_docs DOCS`: pages drawn from the contracts (`make docs`)."""
+"""`python -m feedrank_cli.generate_docs DOCS`: pages drawn from the code (`make docs`)."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+from feedrank_batch_ranker import settings as batch_ranker
 from feedrank_core.contracts.metrics import METRICS
 from feedrank_core.contracts.redis_keys import REDIS_KEYS
 from feedrank_core.contracts.topics import TOPICS
+from feedrank_core.runtime.bus_kafka_connection import Security
+from feedrank_core.runtime.settings import InstallationSettings, variable_of
+from feedrank_feature_store import settings as feature_store
+from feedrank_gateway import settings as gateway
+from feedrank_ingestion import settings as ingestion
+from feedrank_trainer import settings as trainer
+from pydantic_settings import BaseSettings
 
-NOTICE = "<!-- Drawn from the contracts by `make docs`; edit them, not this page. -->"
+from feedrank_cli import settings as command_line
+
+NOTICE = "<!-- Drawn from the code by `make docs`; edit it, not this page. -->"
+SETTINGS: dict[str, type[BaseSettings]] = {
+    "Every process": InstallationSettings,
+    "Command line": command_line.Settings,
+    "Gateway": gateway.Settings,
+    "Ingestion": ingestion.Settings,
+    "Feature store": feature_store.Settings,
+    "Trainer": trainer.Settings,
+    "Batch ranker": batch_ranker.Settings,
+    "Clients of Kafka": Security,
+}
 
 
 def pages() -> dict[str, str]:
     """Every generated page by its file name."""
-    return {"dataflow.md": dataflow(), "metrics.md": metrics()}
+    return {"dataflow.md": dataflow(), "metrics.md": metrics(), "settings.md": settings()}
 
 
 def dataflow() -> str:
@@ -76,6 +96,24 @@ def metrics() -> str:
         ],
     )
     return "\n".join(lines) + "\n"
+
+
+def settings() -> str:
+    """Every environment variable that a process reads, with its default."""
+    lines = [NOTICE, "", "# Settings", "", "Environment variables. A bad value stops the start."]
+    for title, owner in SETTINGS.items():
+        shared = {} if owner is InstallationSettings else InstallationSettings.model_fields
+        rows: list[tuple[object, ...]] = [
+            (f"`{variable_of(owner, name)}`", _default(field.default), field.description)
+            for name, field in owner.model_fields.items()
+            if name not in shared
+        ]
+        lines += ["", f"## {title}", "", *_table(("variable", "default", "says"), rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _default(value: object) -> str:
+    return "-" if value is None else f"`{value}`"
 
 
 def _names(names: frozenset[str]) -> str:

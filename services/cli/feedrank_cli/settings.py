@@ -13,6 +13,7 @@ from feedrank_core.runtime.settings import (
     LAKE_SINK_PORT,
     InstallationSettings,
     Port,
+    variable_of,
 )
 from pydantic import Field, ValidationError
 from pydantic_settings import SettingsConfigDict
@@ -44,7 +45,7 @@ class Settings(InstallationSettings):
     def environment(self) -> dict[str, str]:
         """What a child process needs to find the same home and ports."""
         values = self.model_dump(mode="json")
-        return {self.variable(name): str(value) for name, value in values.items()}
+        return {variable_of(type(self), name): str(value) for name, value in values.items()}
 
 
 def load(**overrides: Any) -> Settings:

@@ -25,21 +25,28 @@ Client = TypeVar("Client")
 
 
 class Security(BaseSettings):
-    """`FEEDRANK_KAFKA_*`: how to prove who we are. Without any: plain text, as on one machine.
+    """`FEEDRANK_KAFKA_*`: how to prove who we are. Without any: plain text, as on one machine."""
 
-    Files are PEM. `replication` is that of the topics we create; -1 leaves it to the broker.
-    """
-
-    model_config = SettingsConfigDict(env_prefix="FEEDRANK_KAFKA_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="FEEDRANK_KAFKA_", frozen=True, extra="ignore", use_attribute_docstrings=True
+    )
 
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How connections are made."""
     ca_file: Path | None = None
+    """PEM; who signed the brokers' certificates."""
     cert_file: Path | None = None
+    """PEM; our certificate, where brokers ask for one."""
     key_file: Path | None = None
+    """PEM; the certificate's key."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    """How we log in."""
     sasl_username: str | None = None
+    """Who we are."""
     sasl_password: SecretStr | None = None
+    """And how we prove it."""
     replication: int = -1
+    """Of the topics we create; -1 leaves it to the broker."""
 
     def options(self) -> dict[str, Any]:
         """As kafka-python names them."""

@@ -68,10 +68,12 @@ class InstallationSettings(BaseSettings):
     def complaint(cls, error: ValidationError) -> str:
         """Which variable is wrong, why, and what it was."""
         first = error.errors(include_url=False)[0]
-        return f"{cls.variable(str(first['loc'][0]))}: {first['msg']} (got {first['input']!r})"
+        variable = variable_of(cls, str(first["loc"][0]))
+        return f"{variable}: {first['msg']} (got {first['input']!r})"
 
-    @classmethod
-    def variable(cls, name: str) -> str:
-        """The environment variable of a field, or of its alias."""
-        alias = cls.model_fields[name].validation_alias if name in cls.model_fields else name
-        return str(alias or f"{cls.model_config.get('env_prefix', '')}{name}".upper())
+
+def variable_of(settings: type[BaseSettings], name: str) -> str:
+    """The environment variable of a field, or of its alias."""
+    field = settings.model_fields.get(name)
+    alias = field.validation_alias if field else name
+    return str(alias or f"{settings.model_config.get('env_prefix', '')}{name}".upper())
