@@ -3,9 +3,11 @@
 import os
 import signal
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import redis
@@ -109,3 +111,11 @@ def cache_url(cache_server: Server) -> str:
 def make_server() -> type[Server]:
     """For a test that kills its server."""
     return Server
+
+
+@pytest.fixture
+def feast_store() -> ModuleType:
+    """`feature_repo.store`. Feast loosens the filters of warnings for whoever imports it."""
+    with warnings.catch_warnings(action="ignore"):
+        from feature_repo import store
+    return store

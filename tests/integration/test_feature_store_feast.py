@@ -8,28 +8,20 @@ import pyarrow.parquet as pq
 import pytest
 from feedrank_core.contracts.features import COUNTER_COLUMNS
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = pytest.mark.slow
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def test_a_join_gives_the_last_state_before_and_never_a_later_one(tmp_path):
-    from feature_repo.store import apply, open_store
-
+def test_a_join_gives_the_last_state_before_and_never_a_later_one(tmp_path, feast_store):
     states = [("u", START + timedelta(hours=h), float(h)) for h in (1, 5, 9)]
     columns = {name: [v for _, _, v in states] for name in COUNTER_COLUMNS}
     at = pa.array([t for _, t, _ in states], pa.timestamp("us", tz="UTC"))
     table = {"user_id": ["u"] * 3, "event_timestamp": at, "counted_at": at} | columns
     (tmp_path / "features").mkdir()
     pq.write_table(pa.table(table), tmp_path / "features" / "user_counters.parquet")
-    store = open_store(tmp_path, "redis://127.0.0.1:1/0")
-    apply(store)
+    store = feast_store.open_store(tmp_path, "redis://127.0.0.1:1/0")
+    feast_store.apply(store)
     hours = list(range(12))
     asked = pd.DataFrame(
         {

@@ -14,8 +14,6 @@ from feedrank_feature_store.tables import write_catalogue, write_features
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
-
 START = datetime(2025, 12, 1, tzinfo=UTC)
 AS_OF = START + timedelta(days=800)
 ITEM = {

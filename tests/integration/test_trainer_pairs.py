@@ -21,8 +21,6 @@ from feedrank_trainer.examples import read_shard
 from feedrank_trainer.labels import USER_DENSE, labelled_actions
 from feedrank_trainer.pairs import PAIRS, SCHEMA, write_pairs
 
-pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
-
 START = datetime(2026, 1, 1, tzinfo=UTC)
 AS_OF = START + timedelta(days=30)
 LABEL_AT = START + timedelta(days=10)
@@ -140,13 +138,7 @@ def test_the_profile_of_the_labels_time_is_used_not_the_last(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_every_value_equals_feasts_own_join_a_microsecond_before_the_label(tmp_path):
-    from feature_repo.store import apply, open_store
-
+def test_every_value_equals_feasts_own_join_a_microsecond_before_the_label(tmp_path, feast_store):
     rng, kinds = np.random.default_rng(5), list(InteractionType)
     users = [f"user-{n}" for n in range(8)]
     actions = [
@@ -159,8 +151,8 @@ def test_every_value_equals_feasts_own_join_a_microsecond_before_the_label(tmp_p
     ]
     write_world(tmp_path, actions, profiles)
     ours = labels(tmp_path)
-    store = open_store(tmp_path, "redis://127.0.0.1:1/0")
-    apply(store)
+    store = feast_store.open_store(tmp_path, "redis://127.0.0.1:1/0")
+    feast_store.apply(store)
     asked = pd.DataFrame({
         "user_id": ours["user_id"].to_pylist(),
         "row": np.arange(len(ours)),
