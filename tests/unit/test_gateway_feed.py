@@ -9,9 +9,10 @@ import numpy as np
 import orjson
 import pytest
 from feedrank_core.contracts.api import FeedResponse, Problem
+from feedrank_core.contracts.bundle import Part
 from feedrank_core.contracts.ids import item_key
 from feedrank_core.contracts.slates import Slate
-from gateway_world import CATEGORIES, CREATORS, FIRST, NUM_ITEMS, GatewayWorld
+from gateway_world import CATEGORIES, CREATORS, FIRST, NUM_ITEMS, SECOND, GatewayWorld, write_bundle
 
 
 @pytest.fixture
@@ -156,6 +157,17 @@ async def test_harmed_candidates_degrade_to_popular(world):
         feed = await _feed(world)
         assert feed["degraded"] == ["candidates"]
         assert len(feed["items"]) == 20
+
+
+async def test_a_bundle_that_stands_in_for_a_harmed_one_is_named_in_answer_and_count(world):
+    write_bundle(world.root, SECOND)
+    with (world.root / SECOND / Part.POPULAR).open("ab") as file:
+        file.write(b" ")
+    world.pointer.bundle_id = SECOND
+    world.watcher.poll()
+    feed = await _feed(world)
+    assert (feed["bundle"], feed["degraded"]) == (FIRST, ["bundle"])
+    assert world.metric("degraded_total", reason="bundle") == 1
 
 
 async def test_without_a_bundle_the_answer_is_503_with_the_remedy(tmp_path):

@@ -126,11 +126,41 @@ def test_a_bad_bundle_is_refused_counted_once_and_taken_when_mended(tmp_path, ha
     watcher.poll()
     watcher.poll()
     assert watcher.current and watcher.current.bundle_id == FIRST
+    assert watcher.stands_in
     assert outcomes == ["served", "refused"]
     write_bundle(tmp_path, SECOND)
     for _ in range(4):
         watcher.poll()
     assert watcher.current.bundle_id == SECOND
+    assert not watcher.stands_in
+
+
+def test_a_way_back_to_the_bundle_that_stands_in_makes_it_the_one_that_serves(tmp_path):
+    write_bundle(tmp_path, FIRST)
+    write_bundle(tmp_path, SECOND)
+    _flip_a_byte(tmp_path)
+    pointer = StillPointer(FIRST)
+    watcher, _ = _watch(tmp_path, pointer)
+    watcher.poll()
+    pointer.bundle_id = SECOND
+    watcher.poll()
+    assert watcher.stands_in
+    pointer.bundle_id = FIRST
+    watcher.poll()
+    assert not watcher.stands_in
+
+
+def test_a_process_that_starts_before_a_harmed_bundle_serves_the_newest_sound_one(tmp_path):
+    third = "20260103T000000-00000003"
+    for bundle_id in (FIRST, SECOND, third):
+        write_bundle(tmp_path, bundle_id)
+    _flip_a_byte(tmp_path)
+    (tmp_path / third / MANIFEST).write_bytes(b"{")
+    watcher, outcomes = _watch(tmp_path, StillPointer(SECOND))
+    watcher.poll()
+    assert watcher.current and watcher.current.bundle_id == FIRST
+    assert watcher.stands_in
+    assert outcomes == ["refused", "served"]
 
 
 def test_the_gateway_installs_no_torch_no_feast_and_no_kserve():

@@ -78,9 +78,7 @@ def assemble(
     async def ready() -> str | None:
         return None if watcher.current else "no bundle serves yet; run `feedrank daily`"
 
-    service = FeedService(
-        cache=cache, cursors=cursors, bundle=lambda: watcher.current, log_slate=slates
-    )
+    service = FeedService(cache=cache, cursors=cursors, bundles=watcher, log_slate=slates)
     app = create_app(
         title="Feedrank feed", metrics=metrics, ready=ready, public=True, lifespan=lifespan
     )

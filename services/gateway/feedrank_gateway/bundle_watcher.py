@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 
@@ -21,7 +22,8 @@ class BundleWatcher:
     """Holds the bundle that serves and the one before it, so that a way back costs nothing.
 
     `current` is replaced by one assignment; a request keeps the bundle it began with. A bundle
-    that is harmed, unfinished or of another schema is refused, counted, and the old one stays.
+    that is harmed, unfinished or of another schema is refused, counted, and the old one stays; a
+    process that holds none yet takes the newest sound one on disk. `stands_in` says so.
     """
 
     def __init__(
@@ -41,6 +43,8 @@ class BundleWatcher:
         self._refused: dict[str, int] = {}
         self.current: ServingBundle | None = None
         self.previous: ServingBundle | None = None
+        self.stands_in = False
+        """Whether `current` serves because the bundle that should was refused."""
 
     def start(self) -> None:
         """Poll once, then from a thread. Blocks: until a bundle that is there is verified."""
@@ -56,7 +60,10 @@ class BundleWatcher:
     def poll(self) -> None:
         """Look once, and swap when the pointer names another bundle that is sound."""
         wanted = self._pointer.current_id()
-        if wanted is None or (self.current and wanted == self.current.bundle_id):
+        if wanted is None:
+            return
+        if self.current and wanted == self.current.bundle_id:
+            self.stands_in = False
             return
         if self.previous and wanted == self.previous.bundle_id:
             self._swap(self.previous)
@@ -67,14 +74,25 @@ class BundleWatcher:
         try:
             found = ServingBundle.of(self._store.open(wanted))
         except BundleError as error:
-            self._refused = {wanted: self._retry_polls}
             self._on_swap("refused")
             log.error("bundle_refused", bundle=wanted, reason=str(error))
+            if self.current is None and (other := self._newest_sound(wanted)):
+                self._swap(other)
+            self.stands_in = self.current is not None
+            self._refused = {wanted: self._retry_polls}
             return
         self._swap(found)
 
+    def _newest_sound(self, refused: str) -> ServingBundle | None:
+        for bundle_id in reversed(self._store.ids()):
+            if bundle_id != refused:
+                with contextlib.suppress(BundleError):
+                    return ServingBundle.of(self._store.open(bundle_id))
+        return None
+
     def _swap(self, found: ServingBundle) -> None:
         self.current, self.previous = found, self.current
+        self.stands_in = False
         self._refused = {}
         self._on_swap("served")
         log.info("bundle_served", bundle=found.bundle_id, num_items=len(found.items))

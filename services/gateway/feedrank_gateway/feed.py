@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
+from typing import Protocol
 
 import numpy as np
 from feedrank_core.contracts.events import Surface
@@ -53,6 +54,13 @@ class FeedRequest:
     cursor: Cursor | None
 
 
+class Bundles(Protocol):
+    """Which bundle serves now, and whether it does so for one that cannot."""
+
+    current: ServingBundle | None
+    stands_in: bool
+
+
 class FeedService:
     """Answers feeds. Never fails while a bundle is there; says what it had to do without."""
 
@@ -61,21 +69,21 @@ class FeedService:
         *,
         cache: Cache,
         cursors: CursorCodec,
-        bundle: Callable[[], ServingBundle | None],
+        bundles: Bundles,
         log_slate: Callable[[Page], None],
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._cache, self._cursors, self._bundle = cache, cursors, bundle
+        self._cache, self._cursors, self._bundles = cache, cursors, bundles
         self._log_slate, self._clock = log_slate, clock
 
     async def page(self, request: FeedRequest) -> Page:
         """The next page. Raises: NoBundleError, StaleCursorError."""
-        bundle = self._bundle()
+        bundle = self._bundles.current
         if bundle is None:
             raise NoBundleError("no bundle serves yet")
         cursor = request.cursor
         session_id = cursor.session_id if cursor else uuid.uuid4().hex
-        degraded: list[Degraded] = []
+        degraded = [Degraded.BUNDLE] if self._bundles.stands_in else []
         try:
             read = await self._cache.read(
                 bundle.bundle_id, request.user_id, session_id if cursor else None
@@ -90,7 +98,7 @@ class FeedService:
             num_before = len(read.served) // KEY_BYTES if read.served else 0
             ranked = _page(bundle, request, read, degraded, self._clock())
         chosen = ranked.take(np.arange(min(request.limit, len(ranked), MAX_SERVED - num_before)))
-        if not degraded or Degraded.SERVED not in degraded:
+        if Degraded.SERVED not in degraded:
             await self._write_served(request, session_id, chosen, degraded)
         more = len(ranked) > len(chosen) and num_before + len(chosen) < MAX_SERVED
         after = Cursor(session_id, num_before + len(chosen))

@@ -28,13 +28,16 @@ class Source(StrEnum):
 
 
 class Degraded(StrEnum):
-    """Which part was missing when a feed was made, in the order of the fallback ladder."""
+    """Which part was missing when a feed was made, in the order of the fallback ladder.
+
+    `bundle`: the one that should serve cannot be opened, and one before it does. The bus is none of
+    these: a slate that it did not take makes no feed worse, and is counted as dropped.
+    """
 
     MODEL = "model"
     CANDIDATES = "candidates"
     SERVED = "served"
     BUNDLE = "bundle"
-    BUS = "bus"
 
 
 class Draw(Message):
