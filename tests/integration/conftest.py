@@ -1,68 +1,15 @@
 """Real servers for the tests: one of each role a session, emptied before each test."""
 
-import os
-import signal
-import socket
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from types import ModuleType
 
 import pytest
-import redis
-from feedrank_core.runtime.valkey import Role, valkey_command
-from mirakuru import TCPExecutor
-
-START_S = 10
-HOST = "127.0.0.1"
-
-
-class Server:
-    """A Valkey server of one role, which a test may kill, start again or make hang."""
-
-    def __init__(self, role: Role, folder: Path) -> None:
-        self.port = free_port()
-        self.url = f"redis://{HOST}:{self.port}/0"
-        self._command = valkey_command(role, port=self.port, folder=folder)
-        self._executor: TCPExecutor | None = None
-
-    def start(self) -> None:
-        self._executor = TCPExecutor(self._command, host=HOST, port=self.port, timeout=START_S)
-        self._executor.start()
-
-    def stop(self) -> None:
-        if self._executor is not None:
-            self._executor.stop()
-
-    def kill(self) -> None:
-        """As `kill -9` does: nothing is flushed, nobody is told."""
-        assert self._executor is not None
-        self._executor.kill()
-
-    @property
-    def pid(self) -> int:
-        assert self._executor is not None and self._executor.process is not None
-        return self._executor.process.pid
-
-    @contextmanager
-    def hang(self) -> Iterator[None]:
-        """The server holds its connections and answers nothing."""
-        os.kill(self.pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(self.pid, signal.SIGCONT)
-
-    def empty(self) -> None:
-        with redis.Redis.from_url(self.url) as client:
-            client.flushall()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
+from feedrank_core.runtime.bundle_store import BundleStore
+from feedrank_core.runtime.home import Home
+from feedrank_core.runtime.valkey import Role
+from gateway_world import FIRST, write_bundle
+from processes import Server, Service, free_port
 
 
 @pytest.fixture(scope="session")
@@ -119,3 +66,46 @@ def feast_store() -> ModuleType:
     with warnings.catch_warnings(action="ignore"):
         from feature_repo import store
     return store
+
+
+@pytest.fixture(scope="module")
+def intake(_bus_process: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The intake's real process on the bus server."""
+    folder, port = tmp_path_factory.mktemp("intake"), free_port()
+    service = Service(
+        folder,
+        "feedrank_ingestion",
+        "serve",
+        port=port,
+        home=str(folder),
+        bus_url=_bus_process.url,
+        ingestion_port=str(port),
+    )
+    with service.running():
+        service.until_ready()
+        yield service
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    _bus_process: Server, _cache_process: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """The gateway's real process on both servers, with the bundle of `gateway_world`."""
+    folder, port = tmp_path_factory.mktemp("gateway"), free_port()
+    bundles = Home(folder).bundles
+    write_bundle(bundles)
+    BundleStore(bundles).flip(FIRST)
+    service = Service(
+        folder,
+        "feedrank_gateway",
+        "serve",
+        port=port,
+        home=str(folder),
+        bus_url=_bus_process.url,
+        cache_url=_cache_process.url,
+        gateway_port=str(port),
+        gateway_workers="2",
+    )
+    with service.running():
+        service.until_ready()
+        yield service

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,15 +12,10 @@ import pytest
 from feedrank_core.runtime.bus import BusUnavailableError
 from feedrank_core.runtime.bus_kafka import KafkaBus
 from feedrank_core.runtime.kafka_broker import BrokerUnavailableError, KafkaBroker, jars
+from processes import free_port
 
 BOOTSTRAP = os.environ.get("KAFKA_BOOTSTRAP")
 START_S = 60
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def require_kafka() -> None:

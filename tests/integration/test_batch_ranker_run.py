@@ -15,44 +15,24 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import redis
 from feedrank_core.contracts.bundle import Manifest, Part, Stage
 from feedrank_core.contracts.ids import item_keys
 from feedrank_core.features.encoding import FeatureSchema
 from feedrank_core.ranking.packed import unpack
 from feedrank_core.runtime.bundle_store import BundleStore
 from feedrank_core.runtime.home import Home
-from feedrank_core.runtime.valkey import Role, valkey_command
-from mirakuru import TCPExecutor
 from onnx import TensorProto, helper
+from processes import free_port
 
 NUM_ITEMS, NUM_USERS, COUNT = 300, 700, 100
 AS_OF = datetime(2026, 11, 20, tzinfo=UTC)
 OLDER, OLD, NEW = "20261117T000000-00000001", "20261118T000000-00000002", "20261119T000000-00000003"
 
 
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    port = free_port()
-    command = valkey_command(Role.CACHE, port=port, folder=tmp_path_factory.mktemp("cache"))
-    with TCPExecutor(command, "127.0.0.1", port, timeout=20):
-        yield f"redis://127.0.0.1:{port}/0"
-
-
 @pytest.fixture
-def cache(server):
-    client = redis.Redis.from_url(server)
-    client.flushall()
-    yield client
-    client.close()
+def cache(cache_server):
+    with cache_server.client() as client:
+        yield client
 
 
 def save(path: Path, nodes, inputs, constants=()):
@@ -160,8 +140,8 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path, server, cache):
-    return Place(tmp_path, server)
+def place(tmp_path, cache_url):
+    return Place(tmp_path, cache_url)
 
 
 def values(cache) -> dict[bytes, bytes]:

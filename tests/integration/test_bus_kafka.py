@@ -12,8 +12,9 @@ from feedrank_core.runtime.bus import BusUnavailableError
 from feedrank_core.runtime.bus_kafka import KafkaBus, KafkaPublisher, TopicMismatchError
 from feedrank_core.runtime.bus_kafka_connection import Connection
 from integration.bus_contract import LEASE_S, BusContract, Outage, outgoing, read
-from integration.kafka_servers import BOOTSTRAP, OwnBroker, free_port, require_kafka
+from integration.kafka_servers import BOOTSTRAP, OwnBroker, require_kafka
 from kafka.admin import ConfigResource
+from processes import free_port
 
 TIMEOUT_S = 1.2
 pytestmark = pytest.mark.slow

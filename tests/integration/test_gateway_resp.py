@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +15,7 @@ import redis
 import trustme
 from feedrank_core.runtime.valkey import Role, valkey_command
 from feedrank_gateway.adapters.resp import RespClient, RespError
+from processes import free_port
 
 PASSWORD = "open sesame"
 
@@ -23,14 +23,12 @@ PASSWORD = "open sesame"
 @pytest.fixture
 def port(tmp_path) -> Iterator[int]:
     """A server with a password, a user and a socket file."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free_port: int = probe.getsockname()[1]
-    command = valkey_command(Role.CACHE, port=free_port, folder=tmp_path)
+    port = free_port()
+    command = valkey_command(Role.CACHE, port=port, folder=tmp_path)
     command += ["--requirepass", PASSWORD, "--unixsocket", str(tmp_path / "s")]
     command += ["--user", "bob", "on", ">builder", "~*", "+@all"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    with redis.Redis(port=free_port, password=PASSWORD) as client:
+    with redis.Redis(port=port, password=PASSWORD) as client:
         while process.poll() is None:
             with contextlib.suppress(redis.ConnectionError):
                 client.ping()
@@ -38,7 +36,7 @@ def port(tmp_path) -> Iterator[int]:
         client.set("number", 0)
         client.select(3)
         client.set("number", 3)
-    yield free_port
+    yield port
     process.kill()
     process.wait()
 

@@ -41,7 +41,7 @@ def add_feed_routes(
         return problem(status, title, str(error), remedy, field)
 
     @app.get(
-        "/v1/users/{user_id:path}/feed",
+        "/v1/users/{user_id:id}/feed",
         response_model=None,
         responses={200: {"model": FeedResponse}, **_PROBLEMS},
         openapi_extra={"parameters": PARAMETERS},

@@ -145,17 +145,17 @@ def _add_batch_routes(routes: APIRouter, door: Door) -> None:
 
 
 def _add_single_routes(routes: APIRouter, door: Door) -> None:
-    @routes.put("/items/{item_id}", **_accepts(ItemBody))
+    @routes.put("/items/{item_id:id}", **_accepts(ItemBody))
     async def put_item(item_id: PathId, request: Request) -> Response:
         """Publish an item, or replace it."""
         return await door.one(request, "items", ClientItem, {"item_id": item_id})
 
-    @routes.put("/users/{user_id}", **_accepts(UserBody))
+    @routes.put("/users/{user_id:id}", **_accepts(UserBody))
     async def put_user(user_id: PathId, request: Request) -> Response:
         """Publish a profile, or replace it."""
         return await door.one(request, "users", ClientUser, {"user_id": user_id})
 
-    @routes.delete("/items/{item_id}", status_code=202, response_model=BatchResult)
+    @routes.delete("/items/{item_id:id}", status_code=202, response_model=BatchResult)
     async def delete_item(item_id: PathId) -> Response:
         """Withdraw an item: no feed shows it from now on. Publishing it again brings it back."""
         gone = withdrawal(item_id, datetime.now(UTC)).model_dump_json().encode()

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -29,6 +30,26 @@ Ready = Callable[[], Awaitable[str | None]]
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 log = structlog.get_logger(__name__)
+
+
+class IdConvertor(Convertor[str]):
+    """`{user_id:id}` in a path takes any text, also none, slashes and line ends.
+
+    So the rule of ids judges it, and names it, where Starlette's own would answer 404.
+    """
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        """The text as it came."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """The text as it is."""
+        return value
+
+
+register_url_convertor("id", IdConvertor())
 
 
 def create_app(

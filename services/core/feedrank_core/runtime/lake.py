@@ -6,6 +6,7 @@ bus is in the lake exactly once: the append and the position it reaches are one 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,12 +39,17 @@ from feedrank_core.runtime.lake_schema import (
 from feedrank_core.runtime.lake_views import VIEWS, view_sql
 
 _ATTEMPTS = 10
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _KEEP_OLD_FILES = timedelta(hours=24)
 """Compaction removes what it replaced after this long: the longest that a reader may stream."""
 
 
 class LakeError(RuntimeError):
     """The lake could not be read or written; nothing of the call was kept. Names the table."""
+
+    def __init__(self, message: str) -> None:
+        # Delta's messages bring colours and lines of their own; ours go to logs and probes.
+        super().__init__(" ".join(_COLOUR.sub("", message).split()))
 
 
 class Lake:
