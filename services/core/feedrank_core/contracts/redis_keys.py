@@ -8,6 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DAY_S = 86_400
+FOLLOWED_LENGTH = 500
+"""Creators that `followed` holds per user."""
+TRENDING_EVERYONE = "everyone"
+"""The segment of `trending` that holds all readers; no segment is called so, they have a bar."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,16 @@ FOLLOWED = RedisKey(
     max_bytes=66_000,
     ttl_s=30 * DAY_S,
 )
+HIDDEN = RedisKey(
+    name="hidden",
+    template="hidden:{user}",
+    writer="feature_store",
+    readers=frozenset({"gateway"}),
+    redis_type="string",
+    value="int64 item keys the user hid or reported, newest last, at most 2000",
+    max_bytes=16_000,
+    ttl_s=30 * DAY_S,
+)
 SEGMENT = RedisKey(
     name="segment",
     template="segment:{user}",
@@ -97,11 +111,32 @@ TRENDING = RedisKey(
     writer="feature_store",
     readers=frozenset({"gateway"}),
     redis_type="string",
-    value="int64 item keys, best first, at most 500",
+    value="int64 item keys, best first, at most 500; `trending:everyone` for all readers",
     max_bytes=4_000,
     ttl_s=DAY_S,
 )
+FILLED_FROM = RedisKey(
+    name="filled_from",
+    template="features:filled_from",
+    writer="feature_store",
+    readers=frozenset({"feature_store"}),
+    redis_type="string",
+    value="the id of the stream's state that this cache was filled from; without it, it is filled",
+    max_bytes=64,
+    ttl_s=None,
+)
 
 REDIS_KEYS: dict[str, RedisKey] = {
-    k.name: k for k in (CANDIDATES, CURRENT_BUNDLE, SERVED, SEEN, SEGMENT, FOLLOWED, TRENDING)
+    k.name: k
+    for k in (
+        CANDIDATES,
+        CURRENT_BUNDLE,
+        SERVED,
+        SEEN,
+        HIDDEN,
+        SEGMENT,
+        FOLLOWED,
+        TRENDING,
+        FILLED_FROM,
+    )
 }

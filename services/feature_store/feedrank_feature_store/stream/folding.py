@@ -1,0 +1,284 @@
+"""Folds what was read of the log into the state, each event once (decision 7)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from feedrank_core.contracts.events import InteractionType
+from feedrank_core.contracts.features import SEEN_LENGTH, Counter
+from feedrank_core.contracts.ids import item_key
+from feedrank_core.contracts.redis_keys import FOLLOWED_LENGTH, TRENDING_EVERYONE
+
+from feedrank_feature_store.stream import histories, key_lists
+from feedrank_feature_store.stream.catalogue_state import (
+    SHORTEST_LONG_VIEW_S,
+    ItemState,
+    ItemVersion,
+    engages,
+    key_bytes,
+    key_number,
+    may_engage_later,
+    pack_item,
+    unpack_item,
+    with_version,
+)
+from feedrank_feature_store.stream.counting import (
+    COUNTER_INDEX,
+    NEVER_US,
+    US_PER_S,
+    Moves,
+    fold,
+)
+from feedrank_feature_store.stream.histories import ACTION_CODE, ACTIONS, Action
+from feedrank_feature_store.stream.inputs import COUNTER_OF_CODE, ENGAGES, Events, Inputs
+from feedrank_feature_store.stream.outbox import Changed
+from feedrank_feature_store.stream.profile_state import Profile, newest, unpack_profile
+from feedrank_feature_store.stream.remembered import ParkedView, event_hash
+from feedrank_feature_store.stream.state import State, user_key
+from feedrank_feature_store.stream.tables import CounterTable, PackedTable
+
+_VIEW = ACTION_CODE[InteractionType.VIEW]
+_HIDING = (ACTION_CODE[InteractionType.HIDE], ACTION_CODE[InteractionType.REPORT])
+_FOLLOW = ACTION_CODE[InteractionType.FOLLOW]
+
+
+class Engagement(NamedTuple):
+    """An action that engaged its reader."""
+
+    user: bytes
+    item: bytes
+    action: Action
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Events with the distinct readers and items they are of. Shapes: (E,) each array."""
+
+    events: Events
+    users: list[bytes]
+    user_ids: list[str]
+    items: list[bytes]
+    item_ids: list[str]
+    user_E: np.ndarray
+    item_E: np.ndarray
+    code_E: np.ndarray
+    at_us_E: np.ndarray
+    dwell_s_E: np.ndarray
+
+    @classmethod
+    def of(cls, events: Events) -> Batch:
+        """The same events, indexed."""
+        user_of: dict[str, int] = {}
+        item_of: dict[str, int] = {}
+        user_E = [user_of.setdefault(user, len(user_of)) for user in events.user_id]
+        item_E = [item_of.setdefault(item, len(item_of)) for item in events.item_id]
+        return cls(
+            events,
+            [user_key(user) for user in user_of],
+            list(user_of),
+            [key_bytes(item_key(item)) for item in item_of],
+            list(item_of),
+            np.array(user_E, np.int64),
+            np.array(item_E, np.int64),
+            np.array(events.code, np.int64),
+            np.array(events.at_us, np.int64),
+            np.array(events.dwell_s, np.float64),
+        )
+
+
+class Folder:
+    """Folds into one state. `mark_items` False: what changes of items is not announced."""
+
+    def __init__(self, state: State, *, mark_items: bool = True) -> None:
+        self._state = state
+        self._mark_items = mark_items
+
+    def fold(self, inputs: Inputs, *, check_ids: bool = True) -> int:
+        """Fold one read of the log; how many events were new.
+
+        `check_ids` False: the events are known to be the first of their ids.
+        """
+        self._publish(inputs.versions)
+        for profile in inputs.profiles:
+            self._take_profile(profile)
+        events = self._admitted(inputs.events, check_ids)
+        if events:
+            self._count(Batch.of(events))
+        return len(events)
+
+    def _admitted(self, events: Events, check_ids: bool) -> Events:
+        """The events that were not folded before and whose reader was not erased since."""
+        state = self._state
+        rows = list(range(len(events)))
+        if state.has_erased:
+            erased_us = [state.erased_at_us(user) for user in events.user_id]
+            rows = [n for n in rows if events.at_us[n] > erased_us[n]]
+        if check_ids:
+            ids = [event_hash(events.topic(n), events.event_id[n]) for n in rows]
+            first = state.event_ids.first_of_each(state.reader, ids)
+            rows = [n for n, is_first in zip(rows, first, strict=True) if is_first]
+        return events if len(rows) == len(events) else events.take(rows)
+
+    def _count(self, batch: Batch) -> None:
+        engaged_E = self._engaged(batch)
+        self._count_entities(batch, engaged_E)
+        self._list_keys(batch)
+        engagements = []
+        for n in np.flatnonzero(engaged_E).tolist():
+            key = batch.items[batch.item_E[n]]
+            event_id = batch.events.event_id[n].encode()
+            action = Action(batch.events.at_us[n], event_id, key_number(key), batch.events.code[n])
+            engagements.append(Engagement(batch.users[batch.user_E[n]], key, action))
+        self._remember(engagements)
+
+    def _engaged(self, batch: Batch) -> np.ndarray:
+        """Whether each event engages; views of items unknown by then are parked."""
+        engaged_E = ENGAGES[batch.code_E]
+        long_E = (batch.code_E == _VIEW) & (batch.dwell_s_E > SHORTEST_LONG_VIEW_S)
+        state = self._state
+        for n in np.flatnonzero(long_E).tolist():
+            at_us, dwell_s = batch.events.at_us[n], batch.events.dwell_s[n]
+            key = batch.items[batch.item_E[n]]
+            item = unpack_item(state.catalogue.get(state.reader, key))
+            action = ACTIONS[batch.events.code[n]]
+            engaged_E[n] = engages(action, dwell_s, at_us, item)
+            if may_engage_later(action, dwell_s, at_us, item):
+                ids = (batch.events.user_id[n], batch.events.item_id[n], batch.events.event_id[n])
+                state.parked.park(key, ParkedView(*ids, at_us, dwell_s))
+        return engaged_E
+
+    def _count_entities(self, batch: Batch, engaged_E: np.ndarray) -> None:
+        dwelt_E = batch.dwell_s_E != 0
+        event_M = np.concatenate(
+            [np.arange(len(batch.events)), np.flatnonzero(engaged_E), np.flatnonzero(dwelt_E)]
+        )
+        counter_M = np.concatenate(
+            [
+                COUNTER_OF_CODE[batch.code_E],
+                np.full(engaged_E.sum(), COUNTER_INDEX[Counter.ENGAGEMENTS]),
+                np.full(dwelt_E.sum(), COUNTER_INDEX[Counter.DWELL_S]),
+            ]
+        )
+        amount_M = np.ones(len(event_M))
+        amount_M[len(event_M) - dwelt_E.sum() :] = batch.dwell_s_E[dwelt_E]
+        at_us_M = batch.at_us_E[event_M]
+        state = self._state
+        users = state.users.places(state.reader, batch.users, batch.user_ids)
+        items = state.items.places(state.reader, batch.items, batch.item_ids)
+        self._mark(batch, is_new_U=state.users.at_us[users] == NEVER_US)
+        for table, row_M in (
+            (state.users, users[batch.user_E[event_M]]),
+            (state.items, items[batch.item_E[event_M]]),
+        ):
+            self._move(table, Moves(row_M, counter_M, amount_M, at_us_M))
+
+    def _mark(self, batch: Batch, is_new_U: np.ndarray) -> None:
+        """Who must be shown anew, and since when."""
+        what_U = np.full(len(batch.users), int(Changed.COUNTERS | Changed.SEEN))
+        what_U[is_new_U] |= Changed.PROFILE
+        for codes, changed in ((_HIDING, Changed.HIDDEN), ([_FOLLOW], Changed.FOLLOWED)):
+            what_U[batch.user_E[np.isin(batch.code_E, codes)]] |= changed
+        for keys, place_E, what, outbox in (
+            (batch.users, batch.user_E, what_U.tolist(), self._state.waiting_users),
+            (batch.items, batch.item_E, None, self._state.waiting_items),
+        ):
+            if what is None and not self._mark_items:
+                continue
+            since_us = np.full(len(keys), np.iinfo(np.int64).max)
+            np.minimum.at(since_us, place_E, batch.at_us_E)
+            for n, (key, since) in enumerate(zip(keys, since_us.tolist(), strict=True)):
+                outbox.mark(key, since, what[n] if what else Changed.COUNTERS)
+
+    def _move(self, table: CounterTable, moves: Moves) -> None:
+        fold(table.value, table.at_us, moves)
+        table.touch(moves.row)
+
+    def _list_keys(self, batch: Batch) -> None:
+        """What each reader has seen, hidden and followed, in the order of the log."""
+        state = self._state
+        every_E = np.arange(len(batch.events))
+        hiding_E = np.flatnonzero(np.isin(batch.code_E, _HIDING))
+        following_E = np.flatnonzero(batch.code_E == _FOLLOW)
+        for table, events, limit in (
+            (state.seen, every_E, SEEN_LENGTH),
+            (state.hidden, hiding_E, SEEN_LENGTH),
+            (state.followed, following_E, FOLLOWED_LENGTH),
+        ):
+            added: defaultdict[int, list[bytes]] = defaultdict(list)
+            users, items = batch.user_E[events].tolist(), batch.item_E[events].tolist()
+            for user, item in zip(users, items, strict=True):
+                added[user].append(batch.items[item])
+            self._extend_lists(table, {batch.users[u]: keys for u, keys in added.items()}, limit)
+
+    def _extend_lists(
+        self, table: PackedTable, added: dict[bytes, list[bytes]], limit: int
+    ) -> None:
+        reader = self._state.reader
+        table.load(reader, added)
+        for key, items in added.items():
+            table.put(key, key_lists.extend(table.get(reader, key), items, limit=limit))
+
+    def _remember(self, engagements: Sequence[Engagement]) -> None:
+        """Histories and trends."""
+        state = self._state
+        by_user: defaultdict[bytes, list[Action]] = defaultdict(list)
+        for one in engagements:
+            by_user[one.user].append(one.action)
+        state.histories.load(state.reader, by_user)
+        state.profiles.load(state.reader, by_user)
+        for user, actions in by_user.items():
+            held = state.histories.get(state.reader, user)
+            state.histories.put(user, histories.extend(held, actions))
+            profile = unpack_profile(state.profiles.get(state.reader, user))
+            segment = (profile or Profile("")).segment
+            for action in actions:
+                for name in (segment, TRENDING_EVERYONE):
+                    state.trending.add(name, action.item_key, action.at_us / US_PER_S)
+
+    def _publish(self, versions: Sequence[ItemVersion]) -> None:
+        state = self._state
+        for version in versions:
+            key = key_bytes(item_key(version.item_id))
+            before = unpack_item(state.catalogue.get(state.reader, key))
+            after = with_version(before, version)
+            if after == before:
+                continue
+            state.catalogue.put(key, pack_item(after))
+            if before is None or after.first != before.first:
+                self._resolve(key, after)
+
+    def _resolve(self, key: bytes, item: ItemState) -> None:
+        """Views that waited for the item's type engage after all, where they were long enough."""
+        state = self._state
+        for view in state.parked.take(state.reader, key, item.first_at_us):
+            if not engages(InteractionType.VIEW, view.dwell_s, view.at_us, item):
+                continue
+            user = user_key(view.user_id)
+            if view.at_us <= state.erased_at_us(view.user_id):
+                continue
+            for table, of, name in (
+                (state.users, user, view.user_id),
+                (state.items, key, view.item_id),
+            ):
+                row = table.places(state.reader, [of], [name])
+                engaged = np.array([COUNTER_INDEX[Counter.ENGAGEMENTS]])
+                self._move(table, Moves(row, engaged, np.ones(1), np.array([view.at_us])))
+            action = Action(view.at_us, view.event_id.encode(), key_number(key), _VIEW)
+            self._remember([Engagement(user, key, action)])
+            state.waiting_users.mark(user, view.at_us)
+            if self._mark_items:
+                state.waiting_items.mark(key, view.at_us)
+
+    def _take_profile(self, profile: Profile) -> None:
+        state = self._state
+        if profile.at_us <= state.erased_at_us(profile.user_id):
+            return
+        key = user_key(profile.user_id)
+        packed = newest(state.profiles.get(state.reader, key), profile)
+        if packed is not None:
+            state.profiles.put(key, packed)
+            state.waiting_users.mark(key, profile.at_us, Changed.PROFILE)

@@ -1,0 +1,189 @@
+"""The state of the stream: what every event was folded into, and how far, in one transaction.
+
+One process writes a folder. Changes gather in memory; `checkpoint` commits all of them together
+with the positions they reach. After a crash the last checkpoint is whole, and what came after it
+is read again from the bus: nothing is folded twice, nothing is left out.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import struct
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lmdb
+import xxhash
+
+from feedrank_feature_store.stream import rows
+from feedrank_feature_store.stream.counting import NEVER_US
+from feedrank_feature_store.stream.outbox import Outbox
+from feedrank_feature_store.stream.remembered import EventIds, ParkedViews
+from feedrank_feature_store.stream.tables import CounterTable, PackedTable
+from feedrank_feature_store.stream.trending import Trending
+
+LAYOUT = 1
+"""Of what is packed in the state. A folder of another layout is built anew from the lake."""
+MAP_BYTES = 1 << 40
+"""Address space, not memory or disk: what the file may grow to."""
+MAX_DATABASES = 32
+_META = b"state"
+_AT = struct.Struct("<q")
+Place = tuple[str, int]
+"""A topic and a partition."""
+
+
+class StateInUseError(RuntimeError):
+    """Another process writes this state."""
+
+
+class StateLayoutError(RuntimeError):
+    """The folder holds a state that this release cannot read, or one that was never finished."""
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Be the one process that writes this state. Raises: StateInUseError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StateInUseError(f"another process writes the state in {folder}") from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def user_key(user_id: str) -> bytes:
+    """A reader's key in the tables: 16 bytes, so that no id is too long for LMDB."""
+    return xxhash.xxh3_128_digest(user_id.encode())
+
+
+class State:
+    """Open it inside `only_one`. Not safe for two threads at once. Raises: StateLayoutError."""
+
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
+        self.folder = folder
+        # Without a flush of the meta page a power cut can undo the last checkpoint, whole.
+        self._env = lmdb.open(
+            str(folder),
+            map_size=MAP_BYTES,
+            max_dbs=MAX_DATABASES,
+            metasync=False,
+            readonly=read_only,
+        )
+        names = ["meta", "users", "items", "catalogue", "histories", "profiles", "seen", "hidden"]
+        names += ["followed", "erased", "trending", "waiting_users", "waiting_items"]
+        dbs = {name: self._env.open_db(name.encode(), create=not read_only) for name in names}
+        self._meta_db = dbs["meta"]
+        self.reader = self._env.begin()
+        self.users, self.items = CounterTable(dbs["users"]), CounterTable(dbs["items"])
+        self.catalogue = PackedTable(dbs["catalogue"])
+        self.histories = PackedTable(dbs["histories"])
+        self.profiles = PackedTable(dbs["profiles"])
+        self.seen, self.hidden = PackedTable(dbs["seen"]), PackedTable(dbs["hidden"])
+        self.followed, self.erased = PackedTable(dbs["followed"]), PackedTable(dbs["erased"])
+        self.trending = Trending(dbs["trending"], self.reader)
+        self.waiting_users = Outbox(dbs["waiting_users"], self.reader)
+        self.waiting_items = Outbox(dbs["waiting_items"], self.reader)
+        self.event_ids = EventIds(self._env)
+        self.parked = ParkedViews(self._env)
+        self.positions: dict[Place, int] = {}
+        self._has_erased = rows.num_entries(self.reader, self.erased.db) > 0
+        self._load_meta(read_only)
+
+    @property
+    def packed(self) -> tuple[PackedTable, ...]:
+        """The tables of packed values."""
+        of_users = (self.histories, self.profiles, self.seen, self.hidden, self.followed)
+        return (self.catalogue, self.erased, *of_users)
+
+    def checkpoint(self, *, now_s: float, whole: bool = True) -> None:
+        """Commit every change and the positions. Blocks on the disk. Units: Unix seconds.
+
+        `whole` False says that more must follow before this state may be used: it is being
+        built. Raises: lmdb.Error where the disk is full, and then nothing was committed.
+        """
+        remembered = (self.event_ids, self.parked)
+        with self._env.begin(write=True) as writer:
+            for table in (self.users, self.items, *self.packed):
+                table.save(writer)
+            for memory in remembered:
+                memory.save(writer, now_s)
+            self.trending.save(writer, now_s)
+            self.waiting_users.save(writer)
+            self.waiting_items.save(writer)
+            writer.put(_META, self._meta(whole), db=self._meta_db)
+        for table in (self.users, self.items, *self.packed, *remembered):
+            table.saved()
+        self.reader.abort()
+        self.reader = self._env.begin()
+
+    @property
+    def has_erased(self) -> bool:
+        """Whether any reader was ever erased."""
+        return self._has_erased
+
+    def erased_at_us(self, user_id: str) -> int:
+        """Until when what this reader did is to be forgotten; before all time where never."""
+        if not self._has_erased:
+            return NEVER_US
+        packed = self.erased.get(self.reader, user_key(user_id))
+        return _AT.unpack(packed)[0] if packed else NEVER_US
+
+    def set_erased(self, user: bytes, at_us: int) -> None:
+        """Fold nothing of this reader that was accepted by then, ever again."""
+        self._has_erased = True
+        self.erased.put(user, _AT.pack(at_us))
+
+    def num_bytes(self) -> int:
+        """Of the state on disk, without what may be reused."""
+        info, stat = self._env.info(), self._env.stat()
+        return (info["last_pgno"] + 1) * stat["psize"]
+
+    def entries(self) -> dict[str, int]:
+        """How many readers and items were counted, as of the last checkpoint."""
+        return {
+            "users": rows.num_entries(self.reader, self.users.db),
+            "items": rows.num_entries(self.reader, self.items.db),
+        }
+
+    def close(self) -> None:
+        """Let go of the folder; what was not in a checkpoint is forgotten."""
+        self.reader.abort()
+        self._env.close()
+
+    def _meta(self, whole: bool) -> bytes:
+        positions = [[topic, p, offset] for (topic, p), offset in self.positions.items()]
+        meta = {
+            "layout": LAYOUT,
+            "id": self.id,
+            "whole": whole,
+            "positions": positions,
+            "event_ids": self.event_ids.kept.numbers(),
+            "parked": self.parked.kept.numbers(),
+        }
+        return json.dumps(meta).encode()
+
+    def _load_meta(self, read_only: bool) -> None:
+        packed = rows.get(self.reader, self._meta_db, _META)
+        if packed is None:
+            self.id, self.is_new = uuid.uuid4().hex, True
+            return
+        meta = json.loads(packed)
+        self.id, self.is_new = meta["id"], False
+        if meta["layout"] != LAYOUT or not meta["whole"]:
+            raise StateLayoutError(f"the state in {self.folder} is of another layout or unfinished")
+        self.positions = {(topic, p): offset for topic, p, offset in meta["positions"]}
+        if not read_only:
+            self.reader.abort()
+            with self._env.begin(write=True) as writer:
+                self.event_ids.kept.open(writer, meta["event_ids"])
+                self.parked.kept.open(writer, meta["parked"])
+            self.reader = self._env.begin()
