@@ -12,7 +12,8 @@ from feature_oracle import Oracle, Records
 from feature_world import DAYS, START, world
 from feedrank_core.contracts.features import HISTORY_LENGTH, PRIORS, Priors, Table
 from feedrank_core.runtime.lake import Lake
-from feedrank_feature_store.tables import read_priors, write_catalogue, write_features
+from feedrank_feature_store.priors import read_priors
+from feedrank_feature_store.tables import write_catalogue, write_features
 
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
 

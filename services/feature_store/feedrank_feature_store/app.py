@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import datetime
-from threading import Event
+from threading import Event, Lock, Thread
 
 import structlog
-from feedrank_core.contracts.features import Table
-from feedrank_core.contracts.topics import IMPRESSIONS, INTERACTIONS, USERS
 from feedrank_core.runtime.bus import Bus, BusUnavailableError
 from feedrank_core.runtime.bus_open import open_bus
 from feedrank_core.runtime.lake import Lake
@@ -18,10 +18,16 @@ from feedrank_core.runtime.metrics import Metrics
 from feedrank_core.runtime.redis_clients import sync_client
 from feedrank_core.runtime.serving import start_probe_server
 
-from feedrank_feature_store.consumer import GROUP, PAUSE_S, ReaderFollower
-from feedrank_feature_store.seen import SeenWriter
-from feedrank_feature_store.segments import SegmentWriter
+from feedrank_feature_store.adapters.feast_online import FeastOnline
+from feedrank_feature_store.consumer import GROUP, PAUSE_S, StreamFollower
+from feedrank_feature_store.priors import LatestPriors
 from feedrank_feature_store.settings import Settings
+from feedrank_feature_store.stream.cache_keys import CacheKeys
+from feedrank_feature_store.stream.inputs import FOLDED
+from feedrank_feature_store.stream.item_statistics import ItemStatistics
+from feedrank_feature_store.stream.lake_log import LakeLog, open_state
+from feedrank_feature_store.stream.online import OnlineWriter
+from feedrank_feature_store.stream.state import StateInUseError, only_one
 
 log = structlog.get_logger(__name__)
 
@@ -44,10 +50,6 @@ def extract_features(settings: Settings, as_of: datetime) -> dict[str, int]:
         rows = write_features(connection, settings.place.features, as_of)
     counts = {table.name.lower(): num_rows for table, num_rows in rows.items()}
     put_online(settings, as_of)
-    with sync_client(settings.cache_url) as cache:
-        users = settings.place.features / Table.USERS
-        counts["seen"] = SeenWriter(cache).rewrite(users)
-        SegmentWriter(cache).restore(users)
     return counts
 
 
@@ -62,41 +64,114 @@ def put_online(settings: Settings, as_of: datetime) -> None:
 
 
 def follow(settings: Settings) -> None:
-    """Keep `seen:` and `segment:` current until SIGTERM or SIGINT. Blocks."""
+    """Fold the log and show what changed until SIGTERM or SIGINT. Blocks.
+
+    A second process of the same state folder waits until the first is gone.
+    """
     stopping = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     metrics = Metrics("feature_store")
-    followers: list[ReaderFollower] = []
-
-    def ready() -> str | None:
-        return followers[0].trouble if followers else "the bus does not answer"
-
-    probes = start_probe_server(metrics, ready, settings.host, settings.port)
+    stream = Stream(settings, metrics)
+    probes = start_probe_server(metrics, stream.ready, settings.host, settings.port)
     bus = open_bus(settings.bus_url)
     try:
-        _wait_for_bus(bus, stopping)
-        if stopping.is_set():
-            return
-        member = f"{socket.gethostname()}-{os.getpid()}"
-        topics = [IMPRESSIONS, INTERACTIONS, USERS]
-        with (
-            sync_client(settings.cache_url, timeout_s=CACHE_TIMEOUT_S) as cache,
-            bus.consumer(topics, group=GROUP, member=member) as consumer,
-        ):
-            follower = ReaderFollower(
-                consumer,
-                SeenWriter(cache),
-                SegmentWriter(cache),
-                metrics,
-                max_records=settings.max_records,
-            )
-            followers.append(follower)
-            follower.run(stopping)
+        folder = settings.place.stream
+        while not stopping.is_set():
+            try:
+                with only_one(folder):
+                    stream.run(bus, stopping)
+                    return
+            except StateInUseError as error:
+                stream.trouble = f"standing by: {error}"
+                stopping.wait(PAUSE_S)
     finally:
         bus.close()
         probes.shutdown()
         probes.server_close()
+
+
+class Stream:
+    """The stream's threads, built once the state is ours."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
+        self._parts: list[StreamFollower | OnlineWriter] = []
+        self.trouble: str | None = "starting"
+
+    def ready(self) -> str | None:
+        """Why something is not current, None when all is."""
+        if not self._parts:
+            return self.trouble
+        return next((part.trouble for part in self._parts if part.trouble), None)
+
+    def run(self, bus: Bus, stopping: Event) -> None:
+        """Build the state if need be, and follow until told to stop. Blocks."""
+        self.trouble = "the bus does not answer"
+        _wait_for_bus(bus, stopping)
+        if stopping.is_set():
+            return
+        self.trouble = "the state is being built from the lake"
+        settings, lake = self._settings, Lake(self._settings.place.lake)
+        with (
+            closing(open_state(settings.place.stream, lake)) as state,
+            closing(bus.publisher()) as publisher,
+            sync_client(settings.cache_url, timeout_s=CACHE_TIMEOUT_S) as cache,
+            bus.consumer(FOLDED, group=GROUP, member=_member()) as consumer,
+        ):
+            lock, priors = Lock(), LatestPriors(settings.place.features).get
+            online = OnlineWriter(
+                state, lock, CacheKeys(cache), self._open_feast, priors, self._metrics
+            )
+            statistics = ItemStatistics(
+                state, lock, publisher, priors, self._metrics, every_s=settings.item_stats_every_s
+            )
+            follower = StreamFollower(
+                bus,
+                consumer,
+                state,
+                lock,
+                LakeLog(lake, state),
+                self._metrics,
+                wake=online.wake.set,
+                max_records=settings.max_records,
+                checkpoint_s=settings.checkpoint_s,
+            )
+            self._parts = [follower, online]
+            with _threads(stopping, online.run, statistics.run):
+                follower.run(stopping)
+
+    def _open_feast(self) -> FeastOnline:
+        return FeastOnline(self._settings.place.root, self._settings.cache_url)
+
+
+@contextmanager
+def _threads(stopping: Event, *loops: Callable[[Event], None]) -> Iterator[None]:
+    """Run each loop in a thread; one that fails ends the process's work, and its error shows."""
+    failures: list[BaseException] = []
+
+    def guarded(loop: Callable[[Event], None]) -> None:
+        try:
+            loop(stopping)
+        except BaseException as error:
+            failures.append(error)
+            stopping.set()
+
+    threads = [Thread(target=guarded, args=(loop,)) for loop in loops]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join()
+    if failures:
+        raise failures[0]
+
+
+def _member() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def _wait_for_bus(bus: Bus, stopping: Event) -> None:

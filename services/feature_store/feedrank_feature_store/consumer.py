@@ -1,123 +1,200 @@
-"""Follows events and profiles; keeps what each reader has seen and its segment current."""
+"""Follows the log into the state: bus and imports, each event once, a checkpoint every so often."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from threading import Event
-from typing import TypeVar
+from threading import Event, Lock
 
-import redis
+import lmdb
 import structlog
-from feedrank_core.contracts.events import Impression, Interaction
-from feedrank_core.contracts.ids import item_key
-from feedrank_core.contracts.topics import IMPRESSIONS, USERS
-from feedrank_core.contracts.users import User
-from feedrank_core.runtime.bus import BusUnavailableError, Consumer, LeaseLostError, Record
+from feedrank_core.contracts.topics import TOPICS
+from feedrank_core.runtime.bus import Bus, BusUnavailableError, Consumer, LeaseLostError, Record
 from feedrank_core.runtime.metrics import Metrics
-from pydantic import BaseModel, ValidationError
 
-from feedrank_feature_store.seen import SeenWriter
-from feedrank_feature_store.segments import SegmentWriter
+from feedrank_feature_store.stream.folding import Folder
+from feedrank_feature_store.stream.inputs import FOLDED, from_records
+from feedrank_feature_store.stream.lake_log import LakeLog
+from feedrank_feature_store.stream.state import Place, State
 
 log = structlog.get_logger(__name__)
 
-Read = TypeVar("Read", bound=BaseModel)
-
 GROUP = "feature_store"
-POLL_S = 1.0
+POLL_S = 0.25
+LINGER_S = 0.02
+"""Wait after a small read, so that the next one is worth its calls."""
+SMALL_READ = 500
 PAUSE_S = 0.5
-"""Wait before the next try while the bus or the cache is away."""
+"""Wait before the next try while the bus is away or the disk full."""
+IMPORTS_EVERY_S = 1.0
+MEASURE_EVERY_S = 1.0
+MAX_UNSAVED = 100_000
+"""Events folded since the last checkpoint: what a crash makes be read again, and memory holds."""
 
 
-class ReaderFollower:
-    """One poll at a time: read, write to the cache, commit. Memory holds one poll's events."""
+class ReplacedBusError(RuntimeError):
+    """The state is ahead of the bus: this is not the bus that it was folded from."""
+
+
+class StreamFollower:
+    """Reads, folds and saves in one thread; `lock` is held while the state is touched.
+
+    `wake` is called after what others may show has changed.
+    """
 
     def __init__(
         self,
+        bus: Bus,
         consumer: Consumer,
-        seen: SeenWriter,
-        segments: SegmentWriter,
+        state: State,
+        lock: Lock,
+        lake_log: LakeLog,
         metrics: Metrics,
         *,
+        wake: Callable[[], None],
         max_records: int,
+        checkpoint_s: float,
     ) -> None:
-        self.consumer = consumer
-        self.seen, self.segments = seen, segments
-        self.metrics = metrics
-        self.max_records = max_records
+        self._bus, self._consumer = bus, consumer
+        self._state, self._lock = state, lock
+        self._lake_log, self._metrics = lake_log, metrics
+        self._folder = Folder(state)
+        self._wake = wake
+        self._max_records, self._checkpoint_s = max_records, checkpoint_s
+        self._last: dict[Place, Record] = {}
+        self._unsaved = 0
+        self._saved_at = self._imported_at = self._measured_at = time.monotonic()
         self.trouble: str | None = "has not read from the bus yet"
 
     def run(self, stopping: Event) -> None:
-        """Follow until told to stop. Blocks. Nothing is committed before the cache holds it."""
+        """Follow until told to stop, then save. Blocks. Raises: ReplacedBusError."""
+        self._resume()
         while not stopping.is_set():
             try:
-                records = self.consumer.poll(max_records=self.max_records, timeout_s=POLL_S)
-                self._write(records, stopping)
-                self.metrics.gauge("lag_records").set(sum(self.consumer.lag().values()))
+                num_records = self.step()
                 self.trouble = None
+                if num_records < SMALL_READ:
+                    stopping.wait(LINGER_S)
             except LeaseLostError as error:
                 log.warning("lease_lost", reason=str(error))
             except BusUnavailableError as error:
                 self._report("the bus does not answer", error)
                 stopping.wait(PAUSE_S)
+            except lmdb.Error as error:
+                self._report("the state cannot be saved", error)
+                stopping.wait(PAUSE_S)
+        self.save()
 
-    def _write(self, records: Sequence[Record], stopping: Event) -> None:
-        if not records:
-            return
-        newer, profiles = self._seen_in(records), self._profiles_in(records)
-        while True:
-            try:
-                started = time.perf_counter()
-                self.seen.extend(newer)
-                self.segments.put(profiles)
-                self.metrics.histogram("write_seconds").observe(time.perf_counter() - started)
-                break
-            except redis.RedisError as error:
-                self._report("the cache does not answer", error)
-                if stopping.wait(PAUSE_S):
-                    return
-        self.consumer.commit(records)
-        lateness = datetime.now(UTC) - records[-1].published_at
-        self.metrics.gauge("behind_seconds").set(max(lateness.total_seconds(), 0.0))
+    def step(self) -> int:
+        """Read and fold once; how many records. Raises: BusUnavailableError, LeaseLostError."""
+        now = time.monotonic()
+        if self._unsaved >= MAX_UNSAVED or now - self._saved_at >= self._checkpoint_s:
+            self.save()
+        if now - self._imported_at >= IMPORTS_EVERY_S:
+            self._follow_imports()
+        if now - self._measured_at >= MEASURE_EVERY_S:
+            self._measure()
+        records = self._consumer.poll(max_records=self._max_records, timeout_s=POLL_S)
+        if records:
+            self._fold(records)
+        return len(records)
 
-    def _seen_in(self, records: Sequence[Record]) -> dict[str, list[int]]:
-        newer: dict[str, list[int]] = {}
+    def save(self) -> None:
+        """Commit the state, then the bus.
+
+        Raises: lmdb.Error, BusUnavailableError, LeaseLostError.
+        """
+        if self._unsaved:
+            started = time.perf_counter()
+            with self._lock:
+                self._state.checkpoint(now_s=time.time())
+            self._metrics.histogram("checkpoint_seconds").observe(time.perf_counter() - started)
+            self._unsaved = 0
+        self._saved_at = time.monotonic()
+        if self._last:
+            committed, self._last = list(self._last.values()), {}
+            self._consumer.commit(committed)
+
+    def _resume(self) -> None:
+        """Continue where the state stands, whatever the bus has noted."""
+        for topic in FOLDED:
+            ends = self._bus.end_offsets(topic)
+            committed = self._bus.committed(topic, group=GROUP)
+            for partition in range(topic.partitions):
+                position = self._state.positions.get((topic.name, partition), 0)
+                if position > ends.get(partition, 0):
+                    raise ReplacedBusError(
+                        f"the state in {self._state.folder} holds {topic.name}/{partition} up to"
+                        f" {position} and the bus ends at {ends.get(partition, 0)}: it is not the"
+                        " bus this state was folded from; restore the bus or delete the folder"
+                    )
+                if position != committed.get(partition, 0):
+                    self._consumer.seek(partition, position, topic=topic.name)
+
+    def _fold(self, records: Sequence[Record]) -> None:
+        started = time.perf_counter()
+        with self._lock:
+            fresh = self._advance(records)
+            inputs = from_records(fresh)
+            self._folder.fold(inputs)
+            self._unsaved += len(records)
+        self._wake()
+        for record, reason in inputs.refused:
+            self._consumer.dead_letter(record, reason)
+            self._metrics.counter("dead_lettered_total").labels(topic=record.topic).inc()
+        for topic in FOLDED:
+            num = sum(record.topic == topic.name for record in fresh)
+            self._metrics.counter("events_total").labels(topic=topic.name).inc(num)
+        self._metrics.histogram("fold_seconds").observe(time.perf_counter() - started)
+        behind = datetime.now(UTC) - records[-1].published_at
+        self._metrics.gauge("behind_seconds").set(max(behind.total_seconds(), 0.0))
+
+    def _advance(self, records: Sequence[Record]) -> list[Record]:
+        """The records that the state does not hold yet; its positions pass them."""
+        positions, fresh = self._state.positions, []
         for record in records:
-            if record.topic == USERS.name:
-                continue
-            event = self._read(
-                record, Impression if record.topic == IMPRESSIONS.name else Interaction
-            )
-            if event is not None:
-                newer.setdefault(event.user_id, []).append(item_key(event.item_id))
-        return newer
+            place = (record.topic, record.partition)
+            expected = positions.get(place, 0)
+            if record.offset > expected and not TOPICS[record.topic].compacted:
+                self._fill(record, expected)
+            if record.offset >= expected:
+                fresh.append(record)
+                positions[place] = record.offset + 1
+            self._last[place] = record
+        return fresh
 
-    def _profiles_in(self, records: Sequence[Record]) -> dict[str, User | None]:
-        """The last profile of each reader; None where the last record withdraws it."""
-        latest: dict[str, User | None] = {}
-        for record in records:
-            if record.topic != USERS.name:
-                continue
-            if record.value is None:
-                latest[record.key] = None
-            elif (profile := self._read(record, User)) is not None:
-                latest[profile.user_id] = profile
-        return latest
+    def _fill(self, record: Record, start: int) -> None:
+        """The bus dropped records before this one: the lake has them."""
+        found = self._lake_log.fill(record.topic, record.partition, start, record.offset)
+        missing = record.offset - start - found
+        self._metrics.counter("lost_total").labels(topic=record.topic).inc(missing)
+        place = {"topic": record.topic, "partition": record.partition}
+        log.warning("gap", start=start, end=record.offset, in_lake=found, lost=missing, **place)
 
-    def _read(self, record: Record, model: type[Read]) -> Read | None:
-        """The record as its model, counted; or None, and it lies among the dead letters."""
-        try:
-            message = model.model_validate_json(record.value or b"")
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "record"
-            self.consumer.dead_letter(record, f"{field}: {first['msg']}")
-            self.metrics.counter("dead_lettered_total").labels(topic=record.topic).inc()
-            return None
-        self.metrics.counter("events_total").labels(topic=record.topic).inc()
-        return message
+    def _follow_imports(self) -> None:
+        """Fold what was imported, a window at a time, so that the bus never waits long."""
+        with self._lock:
+            num_rows = self._lake_log.follow_imports()
+        self._unsaved += num_rows
+        if num_rows:
+            self._metrics.counter("imported_total").inc(num_rows)
+            self._wake()
+        else:
+            self._imported_at = time.monotonic()
+
+    def _measure(self) -> None:
+        self._measured_at = time.monotonic()
+        positions, lag = self._state.positions, 0
+        for topic in FOLDED:
+            for partition, end in self._bus.end_offsets(topic).items():
+                lag += max(0, end - positions.get((topic.name, partition), 0))
+        self._metrics.gauge("lag_records").set(lag)
+        with self._lock:
+            self._metrics.gauge("state_bytes").set(self._state.num_bytes())
+            self._metrics.gauge("waiting_readers").set(len(self._state.waiting_users))
+            for kind, num in self._state.entries().items():
+                self._metrics.gauge("state_entries").labels(kind=kind).set(num)
 
     def _report(self, trouble: str, error: Exception) -> None:
         if self.trouble != trouble:

@@ -9,12 +9,13 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 import structlog
-from feedrank_core.contracts.features import PRIORS, Priors, Table
+from feedrank_core.contracts.features import Priors, Table
 from feedrank_core.runtime.lake_views import ITEM_TYPES, USER_VERSIONS
 
 from feedrank_feature_store.batch_counters import states
 from feedrank_feature_store.catalogue import catalogue, prior_sums, priors_from
 from feedrank_feature_store.events import engagements, event_log
+from feedrank_feature_store.priors import read_priors, write_priors
 from feedrank_feature_store.profiles import profiles
 from feedrank_feature_store.readers import readers
 
@@ -28,7 +29,7 @@ def write_catalogue(connection: Any, folder: Path, as_of: datetime) -> int:
     backend, events = _events(connection)
     items = backend.table("items")
     priors = _priors_of(events, items, as_of)
-    _write_priors(priors, folder / PRIORS)
+    write_priors(priors, folder)
     expression = catalogue(events, items, priors=priors, as_of=as_of)
     return _write(expression, folder / Table.CATALOGUE)
 
@@ -52,22 +53,9 @@ def write_features(connection: Any, folder: Path, as_of: datetime) -> dict[Table
     return {table: _write(e, folder / table) for table, e in expressions.items()}
 
 
-def read_priors(folder: Path) -> Priors | None:
-    """What the last catalogue's run wrote below `folder`, None before the first."""
-    path = folder / PRIORS
-    return Priors.model_validate_json(path.read_bytes()) if path.exists() else None
-
-
 def _priors_of(events: ir.Table, items: ir.Table, as_of: datetime) -> Priors:
     sums = prior_sums(events, items).to_pyarrow().to_pylist()[0]
     return priors_from(sums, as_of)
-
-
-def _write_priors(priors: Priors, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(priors.model_dump_json())
-    unfinished.replace(path)
 
 
 def _events(connection: Any) -> tuple[Any, ir.Table]:

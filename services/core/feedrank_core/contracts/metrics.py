@@ -11,6 +11,7 @@ from enum import StrEnum
 LATENCY_BUCKETS_S = (
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0, 5.0,
 )  # fmt: skip
+FRESHNESS_BUCKETS_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 3_600.0)
 BATCH_BUCKETS = (1, 5, 10, 50, 100, 250, 500, 1000)
 
 
@@ -68,9 +69,24 @@ METRICS: tuple[MetricSpec, ...] = (
     _counter("gateway", "slates_published_total", "Slates that the bus holds."),
     _counter("gateway", "slates_dropped_total", "Slates that never reached the bus."),
     _counter("gateway", "bundle_swaps_total", "Bundles taken up or refused.", "outcome"),
-    _counter("feature_store", "events_total", "Events folded into what was seen.", "topic"),
-    _counter("feature_store", "dead_lettered_total", "Events that could not be read.", "topic"),
-    _gauge("feature_store", "lag_records", "Events on the bus not yet folded."),
-    _gauge("feature_store", "behind_seconds", "Age of the last event when it was folded."),
-    _histogram("feature_store", "write_seconds", "Time to write one poll to the cache."),
+    _counter("feature_store", "events_total", "Records of the bus that were folded.", "topic"),
+    _counter("feature_store", "imported_total", "Rows of the lake that were folded."),
+    _counter("feature_store", "dead_lettered_total", "Records that could not be read.", "topic"),
+    _counter("feature_store", "lost_total", "Records that neither bus nor lake had.", "topic"),
+    _counter("feature_store", "item_stats_total", "Items whose statistics were published."),
+    _gauge("feature_store", "lag_records", "Records on the bus not yet folded."),
+    _gauge("feature_store", "behind_seconds", "Age of the last record when it was folded."),
+    _gauge("feature_store", "waiting_readers", "Readers folded and not yet shown online."),
+    _gauge("feature_store", "state_bytes", "Size of the state on disk."),
+    _gauge("feature_store", "state_entries", "Entities in the state.", "kind"),
+    _histogram("feature_store", "fold_seconds", "Time to fold one poll."),
+    _histogram("feature_store", "checkpoint_seconds", "Time to save the state."),
+    _histogram("feature_store", "write_seconds", "Time to show one page of readers online."),
+    _histogram("feature_store", "item_stats_seconds", "Time to publish one page of items."),
+    _histogram(
+        "feature_store",
+        "freshness_seconds",
+        "From the acceptance of an event to its being read online.",
+        buckets=FRESHNESS_BUCKETS_S,
+    ),
 )

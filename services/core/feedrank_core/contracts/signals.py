@@ -12,10 +12,14 @@ from feedrank_core.contracts.ids import ExternalId
 
 
 class ItemStats(Message):
-    """Decayed counts of an item at `computed_at`; keys are counter names."""
+    """How an item fares at `computed_at`: decayed counts by COUNTER_COLUMNS, those that are not 0.
+
+    `popularity` and `quality` are those of `features.quality`.
+    """
 
     item_id: ExternalId
     counters: dict[str, float]
+    popularity: Annotated[float, Field(ge=0)] = 0.0
     quality: Annotated[float, Field(ge=0, le=1)]
     computed_at: Timestamp
 

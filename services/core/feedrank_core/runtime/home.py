@@ -28,6 +28,11 @@ class Home:
         return self.root / "feast"
 
     @property
+    def stream(self) -> Path:
+        """The state that the stream's features are folded into."""
+        return self.root / "stream"
+
+    @property
     def bundles(self) -> Path:
         """The bundle store: a folder a bundle, and CURRENT."""
         return self.root / "bundles"

@@ -35,7 +35,7 @@ from feedrank_feature_store.stream.counting import (
 )
 from feedrank_feature_store.stream.histories import ACTION_CODE, ACTIONS, Action
 from feedrank_feature_store.stream.inputs import COUNTER_OF_CODE, ENGAGES, Events, Inputs
-from feedrank_feature_store.stream.outbox import Changed
+from feedrank_feature_store.stream.outbox import Changed, Outbox
 from feedrank_feature_store.stream.profile_state import Profile, newest, unpack_profile
 from feedrank_feature_store.stream.remembered import ParkedView, event_hash
 from feedrank_feature_store.stream.state import State, user_key
@@ -91,11 +91,11 @@ class Batch:
 
 
 class Folder:
-    """Folds into one state. `mark_items` False: what changes of items is not announced."""
+    """Folds into one state. What changes is marked in its outboxes, unless told not to."""
 
-    def __init__(self, state: State, *, mark_items: bool = True) -> None:
+    def __init__(self, state: State, *, mark_readers: bool = True, mark_items: bool = True) -> None:
         self._state = state
-        self._mark_items = mark_items
+        self._mark_readers, self._mark_items = mark_readers, mark_items
 
     def fold(self, inputs: Inputs, *, check_ids: bool = True) -> int:
         """Fold one read of the log; how many events were new.
@@ -178,20 +178,17 @@ class Folder:
 
     def _mark(self, batch: Batch, is_new_U: np.ndarray) -> None:
         """Who must be shown anew, and since when."""
+        state = self._state
         what_U = np.full(len(batch.users), int(Changed.COUNTERS | Changed.SEEN))
         what_U[is_new_U] |= Changed.PROFILE
         for codes, changed in ((_HIDING, Changed.HIDDEN), ([_FOLLOW], Changed.FOLLOWED)):
             what_U[batch.user_E[np.isin(batch.code_E, codes)]] |= changed
-        for keys, place_E, what, outbox in (
-            (batch.users, batch.user_E, what_U.tolist(), self._state.waiting_users),
-            (batch.items, batch.item_E, None, self._state.waiting_items),
-        ):
-            if what is None and not self._mark_items:
-                continue
-            since_us = np.full(len(keys), np.iinfo(np.int64).max)
-            np.minimum.at(since_us, place_E, batch.at_us_E)
-            for n, (key, since) in enumerate(zip(keys, since_us.tolist(), strict=True)):
-                outbox.mark(key, since, what[n] if what else Changed.COUNTERS)
+        if self._mark_readers:
+            what = what_U.tolist()
+            _mark_each(state.waiting_users, batch.users, batch.user_E, batch.at_us_E, what)
+        if self._mark_items:
+            what = [int(Changed.COUNTERS)] * len(batch.items)
+            _mark_each(state.waiting_items, batch.items, batch.item_E, batch.at_us_E, what)
 
     def _move(self, table: CounterTable, moves: Moves) -> None:
         fold(table.value, table.at_us, moves)
@@ -269,7 +266,8 @@ class Folder:
                 self._move(table, Moves(row, engaged, np.ones(1), np.array([view.at_us])))
             action = Action(view.at_us, view.event_id.encode(), key_number(key), _VIEW)
             self._remember([Engagement(user, key, action)])
-            state.waiting_users.mark(user, view.at_us)
+            if self._mark_readers:
+                state.waiting_users.mark(user, view.at_us)
             if self._mark_items:
                 state.waiting_items.mark(key, view.at_us)
 
@@ -281,4 +279,15 @@ class Folder:
         packed = newest(state.profiles.get(state.reader, key), profile)
         if packed is not None:
             state.profiles.put(key, packed)
-            state.waiting_users.mark(key, profile.at_us, Changed.PROFILE)
+            if self._mark_readers:
+                state.waiting_users.mark(key, profile.at_us, Changed.PROFILE)
+
+
+def _mark_each(
+    outbox: Outbox, keys: list[bytes], place_E: np.ndarray, at_us_E: np.ndarray, what: list[int]
+) -> None:
+    """Mark each key since its earliest event. Shapes: place_E (E,) into `keys` and `what`."""
+    since_us = np.full(len(keys), np.iinfo(np.int64).max)
+    np.minimum.at(since_us, place_E, at_us_E)
+    for key, since, changed in zip(keys, since_us.tolist(), what, strict=True):
+        outbox.mark(key, since, changed)

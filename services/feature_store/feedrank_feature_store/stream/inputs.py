@@ -30,6 +30,7 @@ FOLDED = (IMPRESSIONS, INTERACTIONS, ITEMS, USERS)
 """The topics that the stream's features are made of."""
 IMPRESSION = len(ACTIONS)
 """The code that stands beside those of ACTIONS for an impression."""
+_CODE_OF = ACTION_CODE | {"impression": IMPRESSION}
 COUNTER_OF_CODE = np.array(
     [COUNTER_INDEX[COUNTER_OF[InteractionType(action)]] for action in ACTIONS]
     + [COUNTER_INDEX[Counter.IMPRESSIONS]]
@@ -134,7 +135,7 @@ def from_lake(topic: str, batch: pa.RecordBatch | pa.Table) -> Inputs:
     if topic == IMPRESSIONS.name:
         codes, dwell_s = [IMPRESSION] * batch.num_rows, [0.0] * batch.num_rows
     else:
-        codes = [ACTION_CODE[action] for action in batch.column("event_type").to_pylist()]
+        codes = [_CODE_OF[action] for action in batch.column("event_type").to_pylist()]
         dwell_s = [dwell or 0.0 for dwell in batch.column("dwell_s").to_pylist()]
     users, items, ids = (batch.column(name).to_pylist() for name in _EVENT_COLUMNS)
     return Inputs(Events(users, items, ids, codes, at_us, dwell_s))

@@ -23,23 +23,31 @@ _ONE_KEY = b"ids"
 
 
 class Generations:
-    """Databases of one name, one for each span of GENERATION_S, the last three of them."""
+    """Databases of one name, one for each span of GENERATION_S, the last three of them.
 
-    def __init__(self, env: lmdb.Environment, name: str, **flags: bool) -> None:
-        self._env, self._name, self._flags = env, name, flags
+    `many_values`: a key holds many values, all of one size.
+    """
+
+    def __init__(self, env: lmdb.Environment, name: str, *, many_values: bool = False) -> None:
+        self._env, self._name, self._many_values = env, name, many_values
         self._dbs: dict[int, rows.Database] = {}
 
-    def open(self, txn: lmdb.Transaction, numbers: Iterable[int]) -> None:
+    def restore(self, numbers: Iterable[int]) -> None:
         """Open what earlier processes left."""
         for number in numbers:
-            self._db(txn, number)
+            self._open(number)
 
-    def current(self, writer: lmdb.Transaction, now_s: float) -> rows.Database:
-        """The database of now; those that are too old are dropped."""
+    def prepare(self, now_s: float) -> None:
+        """Have the generation of now, drop those that are too old."""
         number = int(now_s // GENERATION_S)
         for old in [n for n in self._dbs if n <= number - KEPT_GENERATIONS]:
-            writer.drop(self._dbs.pop(old))
-        return self._db(writer, number)
+            with self._env.begin(write=True) as writer:
+                writer.drop(self._dbs.pop(old))
+        self._open(number)
+
+    def newest(self) -> rows.Database:
+        """The generation of the last `prepare`."""
+        return self._dbs[max(self._dbs)]
 
     def all(self) -> list[rows.Database]:
         """Every database kept."""
@@ -49,18 +57,20 @@ class Generations:
         """The generations kept."""
         return sorted(self._dbs)
 
-    def _db(self, txn: lmdb.Transaction, number: int) -> rows.Database:
+    def _open(self, number: int) -> None:
+        # In a transaction of its own: one that fails would take the handle with it.
         if number not in self._dbs:
             name = f"{self._name}/{number}".encode()
-            self._dbs[number] = self._env.open_db(name, txn=txn, **self._flags)
-        return self._dbs[number]
+            self._dbs[number] = self._env.open_db(
+                name, dupsort=self._many_values, dupfixed=self._many_values
+            )
 
 
 class EventIds:
     """Which events were folded: 8 bytes each for at least seven days."""
 
     def __init__(self, env: lmdb.Environment) -> None:
-        self.kept = Generations(env, "event_ids", dupsort=True, dupfixed=True)
+        self.kept = Generations(env, "event_ids", many_values=True)
         self._recent: set[bytes] = set()
 
     def first_of_each(self, reader: lmdb.Transaction, ids: Sequence[bytes]) -> list[bool]:
@@ -77,9 +87,9 @@ class EventIds:
         """These were folded by other means."""
         self._recent.update(ids)
 
-    def save(self, writer: lmdb.Transaction, now_s: float) -> None:
+    def save(self, writer: lmdb.Transaction) -> None:
         """Write what is new."""
-        cursor = writer.cursor(self.kept.current(writer, now_s))
+        cursor = writer.cursor(self.kept.newest())
         cursor.putmulti(((_ONE_KEY, one) for one in sorted(self._recent)), dupdata=False)
 
     def saved(self) -> None:
@@ -126,9 +136,9 @@ class ParkedViews:
                     due.append(view)
         return due
 
-    def save(self, writer: lmdb.Transaction, now_s: float) -> None:
+    def save(self, writer: lmdb.Transaction) -> None:
         """Write what is new, remove what was taken."""
-        current = self.kept.current(writer, now_s)
+        current = self.kept.newest()
         for key in self._resolved:
             for db in self.kept.all():
                 writer.delete(key, db=db)

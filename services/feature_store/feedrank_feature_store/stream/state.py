@@ -111,11 +111,13 @@ class State:
         built. Raises: lmdb.Error where the disk is full, and then nothing was committed.
         """
         remembered = (self.event_ids, self.parked)
+        for memory in remembered:
+            memory.kept.prepare(now_s)
         with self._env.begin(write=True) as writer:
             for table in (self.users, self.items, *self.packed):
                 table.save(writer)
             for memory in remembered:
-                memory.save(writer, now_s)
+                memory.save(writer)
             self.trending.save(writer, now_s)
             self.waiting_users.save(writer)
             self.waiting_items.save(writer)
@@ -183,7 +185,6 @@ class State:
         self.positions = {(topic, p): offset for topic, p, offset in meta["positions"]}
         if not read_only:
             self.reader.abort()
-            with self._env.begin(write=True) as writer:
-                self.event_ids.kept.open(writer, meta["event_ids"])
-                self.parked.kept.open(writer, meta["parked"])
+            self.event_ids.kept.restore(meta["event_ids"])
+            self.parked.kept.restore(meta["parked"])
             self.reader = self._env.begin()

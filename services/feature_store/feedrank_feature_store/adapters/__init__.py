@@ -1,0 +1,1 @@
+"""Online stores behind the port: Feast, and one in memory for tests."""
