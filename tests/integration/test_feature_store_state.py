@@ -9,6 +9,7 @@ from feedrank_core.contracts.ids import item_key
 from feedrank_core.runtime.bus import Record
 from feedrank_feature_store.stream import histories
 from feedrank_feature_store.stream.catalogue_state import key_bytes
+from feedrank_feature_store.stream.erasing import erase, merge
 from feedrank_feature_store.stream.folding import Folder
 from feedrank_feature_store.stream.histories import ACTIONS
 from feedrank_feature_store.stream.inputs import from_records, microseconds
@@ -168,3 +169,47 @@ def test_a_state_that_was_never_finished_is_refused(opened):
     state.close()
     with pytest.raises(StateLayoutError):
         opened()
+
+
+def user_is_held(state: State, user: str) -> bool:
+    key, reader = user_key(user), state.reader
+    tables = (state.histories, state.profiles, state.seen, state.hidden, state.followed)
+    held = [table.get(reader, key) for table in tables]
+    return state.users.find(reader, key) is not None or any(held)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_an_erased_reader_is_gone_and_a_replay_does_not_bring_them_back(opened, saved):
+    log = drawn_log(random.Random(2), 400)
+    until_us = max(microseconds(m.accepted_at) for m in log)
+    state = opened()
+    fold_all(state, log)
+    if saved:
+        state.checkpoint(now_s=NOW_S)
+    erase(state, "u1", until_us)
+    assert not user_is_held(state, "u1")
+    state.checkpoint(now_s=NOW_S)
+    assert not user_is_held(state, "u1") and user_is_held(state, "u2")
+    state.close()
+    again = opened()
+    again.checkpoint(now_s=NOW_S + 10 * GENERATION_S)
+    fold_all(again, log)
+    assert not user_is_held(again, "u1")
+    later = view("back", START + timedelta(days=40), 1.0).model_copy(update={"user_id": "u1"})
+    assert fold_all(again, [later]) == 1
+    assert user_is_held(again, "u1")
+
+
+def test_a_merged_reader_has_done_what_both_did(opened):
+    log = drawn_log(random.Random(6), 500)
+    state = opened()
+    fold_all(state, log)
+    merge(state, "u1", "u2", microseconds(START))
+    merge(state, "u1", "u2", microseconds(START))
+    state.checkpoint(now_s=NOW_S)
+    assert not user_is_held(state, "u1")
+    renamed = [
+        m.model_copy(update={"user_id": "u2"}) if getattr(m, "user_id", "") == "u1" else m
+        for m in log
+    ]
+    assert_equals(state, plainly(renamed))

@@ -24,6 +24,10 @@ class Profile(msgspec.Struct, array_like=True, frozen=True):
         """The segment its reader belongs to."""
         return segment_of(self.country, self.platform)
 
+    def named(self, user_id: str) -> Profile:
+        """The same of another reader."""
+        return msgspec.structs.replace(self, user_id=user_id)
+
 
 _DECODER = msgspec.msgpack.Decoder(Profile)
 _ENCODER = msgspec.msgpack.Encoder()

@@ -36,6 +36,8 @@ from feedrank_feature_store.stream.state import State
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INDEX = {name: n for n, name in enumerate(COUNTER_COLUMNS)}
+NOTHING_COUNTED = (np.zeros(NUM_COLUMNS), NEVER_US, "")
+"""The counters of whom nothing happened to."""
 Items = Mapping[int, ItemState | None]
 
 
@@ -85,7 +87,7 @@ def gather(
         profile = unpack_profile(state.profiles.get(reader, key))
         if found is None and profile is None:
             continue
-        counters, at_us, user_id = found or (np.zeros(NUM_COLUMNS), NEVER_US, "")
+        counters, at_us, user_id = found or NOTHING_COUNTED
         user_id = user_id or (profile.user_id if profile else "")
         history = unpack(state.histories.get(reader, key))
         for action in history:

@@ -113,6 +113,8 @@ class State:
         remembered = (self.event_ids, self.parked)
         for memory in remembered:
             memory.kept.prepare(now_s)
+        # A reader that began before a database was made cannot see it.
+        self._renew_reader()
         with self._env.begin(write=True) as writer:
             for table in (self.users, self.items, *self.packed):
                 table.save(writer)
@@ -124,8 +126,7 @@ class State:
             writer.put(_META, self._meta(whole), db=self._meta_db)
         for table in (self.users, self.items, *self.packed, *remembered):
             table.saved()
-        self.reader.abort()
-        self.reader = self._env.begin()
+        self._renew_reader()
 
     @property
     def has_erased(self) -> bool:
@@ -160,6 +161,10 @@ class State:
         """Let go of the folder; what was not in a checkpoint is forgotten."""
         self.reader.abort()
         self._env.close()
+
+    def _renew_reader(self) -> None:
+        self.reader.abort()
+        self.reader = self._env.begin()
 
     def _meta(self, whole: bool) -> bytes:
         positions = [[topic, p, offset] for (topic, p), offset in self.positions.items()]

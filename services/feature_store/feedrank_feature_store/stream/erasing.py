@@ -1,0 +1,69 @@
+"""Takes a reader out of the state, or one reader into another."""
+
+from __future__ import annotations
+
+from feedrank_core.contracts.features import HISTORY_LENGTH, SEEN_LENGTH
+from feedrank_core.contracts.redis_keys import FOLLOWED_LENGTH
+
+from feedrank_feature_store.stream import histories, key_lists
+from feedrank_feature_store.stream.counting import NEVER_US, merged
+from feedrank_feature_store.stream.outbox import Changed
+from feedrank_feature_store.stream.profile_state import newest, unpack_profile
+from feedrank_feature_store.stream.showing import NOTHING_COUNTED
+from feedrank_feature_store.stream.state import State, user_key
+
+
+def erase(state: State, user_id: str, at_us: int) -> None:
+    """Hold nothing of a reader, and fold nothing of theirs that was accepted until `at_us`.
+
+    What they did stays in the counters of items, as a sum that names nobody. The caller saves the
+    state and then has the online store forget them. Doing it again changes nothing.
+    """
+    key = user_key(user_id)
+    _drop(state, user_id)
+    state.set_erased(key, max(at_us, state.erased_at_us(user_id)))
+
+
+def merge(state: State, from_user: str, into_user: str, at_us: int) -> None:
+    """One reader counts as having done what both did; the first is held no more.
+
+    The profile is the newer of both. Later events of `from_user` are folded as another reader's.
+    Doing it again changes nothing, since nothing is left of `from_user`.
+    """
+    source, target, reader = user_key(from_user), user_key(into_user), state.reader
+    if source == target:
+        return
+    counters, counted_us, _ = state.users.find(reader, source) or NOTHING_COUNTED
+    held, held_us, _ = state.users.find(reader, target) or NOTHING_COUNTED
+    if max(counted_us, held_us) != NEVER_US:
+        both, both_us = merged(held, held_us, counters, counted_us)
+        state.users.put(reader, target, into_user, both, both_us)
+    actions = histories.unpack(state.histories.get(reader, source))
+    history = state.histories.get(reader, target)
+    state.histories.put(target, histories.extend(history, actions, limit=HISTORY_LENGTH))
+    for table, limit in (
+        (state.seen, SEEN_LENGTH),
+        (state.hidden, SEEN_LENGTH),
+        (state.followed, FOLLOWED_LENGTH),
+    ):
+        # What the known reader did last stays newest.
+        keys = key_lists.merge(table.get(reader, source), table.get(reader, target), limit=limit)
+        table.put(target, keys)
+    profile = unpack_profile(state.profiles.get(reader, source))
+    if profile is not None:
+        renamed = profile.named(into_user)
+        packed = newest(state.profiles.get(reader, target), renamed)
+        if packed is not None:
+            state.profiles.put(target, packed)
+    _drop(state, from_user)
+    state.waiting_users.mark(target, at_us, Changed.ALL)
+
+
+def _drop(state: State, user_id: str) -> None:
+    key, reader = user_key(user_id), state.reader
+    if state.users.find(reader, key) is not None:
+        nothing, never, _ = NOTHING_COUNTED
+        state.users.put(reader, key, user_id, nothing, never)
+    for table in (state.histories, state.profiles, state.seen, state.hidden, state.followed):
+        table.put(key, b"")
+    state.waiting_users.forget(key)
