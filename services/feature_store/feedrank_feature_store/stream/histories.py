@@ -1,14 +1,15 @@
 """Histories as packed bytes: the last engaged actions of a reader, oldest first.
 
-A packed action is its instant, item key, action and event id; the id stays because it orders
-actions of one instant. Appending to packed bytes is cheap, and most actions are the newest.
+A packed history is the number of its actions and then each: instant, item key, action, event id
+(which orders actions of one instant), and the action's own size, so that it can be read from both
+ends. Most actions are the newest: they are appended without a look at the rest.
 """
 
 from __future__ import annotations
 
 import struct
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from feedrank_core.contracts.events import InteractionType
@@ -17,8 +18,8 @@ from feedrank_core.contracts.features import HISTORY_LENGTH
 ACTIONS: tuple[str, ...] = tuple(action.value for action in InteractionType)
 ACTION_CODE: dict[str, int] = {action: code for code, action in enumerate(ACTIONS)}
 _HEAD = struct.Struct("<qqBH")
-_ID_LENGTH = struct.Struct("<H")
-_ID_LENGTH_AT = _HEAD.size - _ID_LENGTH.size
+_SIZE = struct.Struct("<H")
+_COUNT_BYTES = 1
 
 
 class Action(NamedTuple):
@@ -35,31 +36,55 @@ class Action(NamedTuple):
 
 def unpack(packed: bytes) -> list[Action]:
     """The actions of a packed history, oldest first."""
-    actions, place = [], 0
+    actions, place = [], _COUNT_BYTES
     while place < len(packed):
-        at_us, item_key, code, length = _HEAD.unpack_from(packed, place)
-        start = place + _HEAD.size
-        place = start + length
-        actions.append(Action(at_us, packed[start:place], item_key, code))
+        action, place = _unpack_one(packed, place)
+        actions.append(action)
     return actions
 
 
-def pack(actions: Iterable[Action]) -> bytes:
+def pack(actions: Sequence[Action]) -> bytes:
     """The packed history of these actions, in their order."""
-    return b"".join(_pack_one(action) for action in actions)
+    if not actions:
+        return b""
+    return bytes([len(actions)]) + b"".join(_pack_one(action) for action in actions)
 
 
 def extend(packed: bytes, newer: Iterable[Action], *, limit: int = HISTORY_LENGTH) -> bytes:
     """The history with these actions where they belong: the last `limit` of all."""
-    actions = unpack(packed)
     for action in newer:
-        if not actions or action > actions[-1]:
-            actions.append(action)
-        else:
+        if packed and action < _last(packed):
+            actions = unpack(packed)
             insort(actions, action)
-    return pack(actions[-limit:])
+            packed = pack(actions[-limit:])
+        else:
+            packed = _append(packed, action, limit)
+    return packed
+
+
+def _append(packed: bytes, action: Action, limit: int) -> bytes:
+    count = packed[0] if packed else 0
+    body = packed[_COUNT_BYTES:] + _pack_one(action)
+    if count < limit:
+        return bytes([count + 1]) + body
+    *_, id_length = _HEAD.unpack_from(body)
+    return bytes([limit]) + body[_HEAD.size + id_length + _SIZE.size :]
+
+
+def _last(packed: bytes) -> Action:
+    [size] = _SIZE.unpack_from(packed, len(packed) - _SIZE.size)
+    return _unpack_one(packed, len(packed) - size)[0]
 
 
 def _pack_one(action: Action) -> bytes:
     head = _HEAD.pack(action.at_us, action.item_key, action.code, len(action.event_id))
-    return head + action.event_id
+    size = _HEAD.size + len(action.event_id) + _SIZE.size
+    return head + action.event_id + _SIZE.pack(size)
+
+
+def _unpack_one(packed: bytes, place: int) -> tuple[Action, int]:
+    """The action that begins at `place`, and where the next one does."""
+    at_us, item_key, code, length = _HEAD.unpack_from(packed, place)
+    start = place + _HEAD.size
+    action = Action(at_us, packed[start : start + length], item_key, code)
+    return action, start + length + _SIZE.size

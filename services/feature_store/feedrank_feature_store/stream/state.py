@@ -113,20 +113,25 @@ class State:
         remembered = (self.event_ids, self.parked)
         for memory in remembered:
             memory.kept.prepare(now_s)
-        # A reader that began before a database was made cannot see it.
-        self._renew_reader()
+        # An open reader keeps the pages that the last checkpoint replaced from being used again.
+        self.reader.abort()
+        try:
+            self._write(now_s, whole)
+        finally:
+            self.reader = self._env.begin()
+        for table in (self.users, self.items, *self.packed, *remembered):
+            table.saved()
+
+    def _write(self, now_s: float, whole: bool) -> None:
         with self._env.begin(write=True) as writer:
             for table in (self.users, self.items, *self.packed):
                 table.save(writer)
-            for memory in remembered:
-                memory.save(writer)
+            self.event_ids.save(writer)
+            self.parked.save(writer)
             self.trending.save(writer, now_s)
             self.waiting_users.save(writer)
             self.waiting_items.save(writer)
             writer.put(_META, self._meta(whole), db=self._meta_db)
-        for table in (self.users, self.items, *self.packed, *remembered):
-            table.saved()
-        self._renew_reader()
 
     @property
     def has_erased(self) -> bool:
@@ -146,9 +151,17 @@ class State:
         self.erased.put(user, _AT.pack(at_us))
 
     def num_bytes(self) -> int:
-        """Of the state on disk, without what may be reused."""
+        """Of the file, with what is free in it for later."""
         info, stat = self._env.info(), self._env.stat()
         return (info["last_pgno"] + 1) * stat["psize"]
+
+    def num_bytes_used(self) -> int:
+        """Of the pages that hold something, as of the last checkpoint."""
+        dbs = [table.db for table in (self.users, self.items, *self.packed)]
+        dbs += [*self.event_ids.kept.all(), *self.parked.kept.all()]
+        stats = [self.reader.stat(db) for db in dbs]
+        pages = ("branch_pages", "leaf_pages", "overflow_pages")
+        return sum(stat[kind] * stat["psize"] for stat in stats for kind in pages)
 
     def entries(self) -> dict[str, int]:
         """How many readers and items were counted, as of the last checkpoint."""
@@ -161,10 +174,6 @@ class State:
         """Let go of the folder; what was not in a checkpoint is forgotten."""
         self.reader.abort()
         self._env.close()
-
-    def _renew_reader(self) -> None:
-        self.reader.abort()
-        self.reader = self._env.begin()
 
     def _meta(self, whole: bool) -> bytes:
         positions = [[topic, p, offset] for (topic, p), offset in self.positions.items()]
