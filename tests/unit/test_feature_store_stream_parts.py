@@ -26,7 +26,7 @@ from feedrank_feature_store.stream.counting import (
     merged,
 )
 from feedrank_feature_store.stream.histories import Action
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -62,6 +62,7 @@ def one_by_one(drawn: list, row: int) -> CounterState:
     return state
 
 
+@settings(deadline=None)
 @given(drawn_moves, st.data())
 def test_a_fold_of_batches_in_any_order_equals_the_fold_event_by_event(drawn, data):
     shuffled = data.draw(st.permutations(drawn))
@@ -80,6 +81,7 @@ def test_a_fold_of_batches_in_any_order_equals_the_fold_event_by_event(drawn, da
         assert value[row].tolist() == pytest.approx(wanted, rel=1e-9, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(drawn_moves)
 def test_two_readers_merged_count_as_one_who_did_it_all(drawn):
     value, at_us = np.zeros((6, NUM_COLUMNS)), np.full(6, NEVER_US)
@@ -108,12 +110,14 @@ actions = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(actions, max_size=80), st.integers(0, 80))
 def test_a_history_is_the_last_actions_whatever_their_order_of_arrival(drawn, cut):
     packed = histories.extend(histories.extend(b"", drawn[:cut]), drawn[cut:])
     assert histories.unpack(packed) == sorted(drawn)[-HISTORY_LENGTH:]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-3, 3)), st.lists(st.integers(-3, 3)), st.integers(1, 5))
 def test_a_packed_list_of_keys_extends_as_a_list_of_numbers_does(held, newer, limit):
     packed = pack_seen(extend_seen([], held, limit=limit))
@@ -135,6 +139,7 @@ versions = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(versions, min_size=1, unique_by=lambda v: v.offset), st.randoms())
 def test_versions_of_an_item_may_come_in_any_order(drawn, random):
     shuffled = list(drawn)
