@@ -245,6 +245,28 @@ def test_compaction_joins_files_and_changes_no_row(tmp_path: Path) -> None:
     assert lake.positions("interactions") == {0: 5}
 
 
+def test_a_reader_that_began_before_a_compaction_reads_on_after_it(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for n in range(5):
+        lake.append("interactions", [interaction(n, offset=n)], positions={0: n + 1})
+    reader = lake.connect()
+    files = {p.name for p in (tmp_path / "interactions").rglob("*.parquet")}
+    assert lake.compact()["interactions"] == 5
+    lake.append("interactions", [interaction(5, offset=5)], positions={0: 6})
+    assert files < {p.name for p in (tmp_path / "interactions").rglob("*.parquet")}
+    assert reader.execute("SELECT count(*) FROM interactions").fetchall() == [(5,)]
+    assert count(lake, "interactions") == 6
+
+
+def test_a_sink_that_began_before_a_compaction_appends_on_after_it(tmp_path: Path) -> None:
+    sink = Lake(tmp_path)
+    for n in range(5):
+        sink.append("interactions", [interaction(n, offset=n)], positions={0: n + 1})
+    Lake(tmp_path).compact()
+    assert sink.append("interactions", [interaction(5, offset=5)], positions={0: 6}) == 1
+    assert count(Lake(tmp_path), "interactions") == 6
+
+
 def test_a_table_of_an_older_release_gains_its_new_columns(tmp_path: Path) -> None:
     from deltalake import write_deltalake
 

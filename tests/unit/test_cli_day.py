@@ -42,6 +42,21 @@ def test_the_first_failing_step_stops_the_day_with_its_last_lines(day, monkeypat
     assert list(day.done) == ["collect"]
 
 
+@pytest.mark.parametrize(
+    ("failing", "said"), [("publish", "nothing was published"), ("compact", "the new feeds serve")]
+)
+def test_a_failing_step_says_whether_anything_was_published(day, monkeypatch, failing, said):
+    compact = Step("compact", "none", "compact", ())
+    monkeypatch.setattr(day_module, "STEPS", (*STEPS, compact))
+    monkeypatch.setattr(Scripted, "script", {failing: "raise SystemExit(1)"})
+    with pytest.raises(CommandError, match=f"Step {failing} failed .exit code 1.; {said}"):
+        run(day)
+
+
+def test_compaction_holds_up_no_feed():
+    assert [step.name for step in day_module.STEPS][-2:] == ["publish", "compact"]
+
+
 def test_a_resumed_day_runs_only_what_is_left(day, monkeypatch, tmp_path):
     count = f"open({str(tmp_path / 'count')!r}, 'a').write('x')"
     monkeypatch.setattr(Scripted, "script", {"collect": count, "train": "raise SystemExit(1)"})

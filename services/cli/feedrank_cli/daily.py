@@ -31,10 +31,10 @@ def daily(
         int | None, typer.Option(min=1, help="Epochs of training; the trainer's own if left out.")
     ] = None,
 ) -> None:
-    """Collect, build features, train, rank for everyone and publish.
+    """Collect, build features, train, rank for everyone, publish, and compact the lake.
 
-    Needs `feedrank up`. The first step that fails ends the run with its last lines; nothing is
-    published then, and `--run` continues where it stopped.
+    Needs `feedrank up`. The first step that fails ends the run with its last lines, and says
+    whether anything was published; `--run` continues where it stopped.
 
     For example:
 

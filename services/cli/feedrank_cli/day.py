@@ -39,8 +39,13 @@ STEPS = (
     Step("train", "feedrank_trainer", "train", ("as_of", "run", "epochs")),
     Step("rank", "feedrank_batch_ranker", "rank", ("run",)),
     Step("publish", "feedrank_batch_ranker", "publish", ("run",)),
+    Step("compact", "feedrank_ingestion", "compact", ()),
 )
-"""Nothing serves before `publish`: a day that fails earlier changes no feed."""
+"""Nothing serves before `publish`: a day that fails earlier changes no feed.
+
+Compaction comes last, so that it holds up no feed. Whoever reads the lake meanwhile goes on: files
+that it replaced stay for a day.
+"""
 
 
 @dataclass(frozen=True)
@@ -93,8 +98,9 @@ class Day:
             code = _wait(child)
         if code != 0:
             last = "\n".join(log.read_text(errors="replace").splitlines()[-LAST_LINES:])
+            served = "the new feeds serve" if "publish" in self.done else "nothing was published"
             raise CommandError(
-                f"Step {step.name} failed (exit code {code}); nothing was published.\n{last}",
+                f"Step {step.name} failed (exit code {code}); {served}.\n{last}",
                 f"Whole log: {log}\nWhen mended: feedrank daily --run {self.folder.name}",
             )
         seconds = time.monotonic() - began
