@@ -20,10 +20,10 @@ from kafka.errors import (
 )
 from kafka.structs import OffsetAndMetadata
 
-from feedrank_core.contracts.topics import Topic, with_dead_letters
-from feedrank_core.runtime.bus import LeaseLostError, Outgoing, Publisher, Record
+from feedrank_core.contracts.topics import Topic
+from feedrank_core.runtime.bus import LeaseLostError, Publisher, Record
 from feedrank_core.runtime.bus_kafka_connection import Connection
-from feedrank_core.runtime.dead_letters import dead_letter_of
+from feedrank_core.runtime.dead_letters import publish_dead_letter
 
 Place = kafka.TopicPartition
 Held = tuple[str, int]
@@ -114,9 +114,7 @@ class KafkaConsumer:
 
     def dead_letter(self, record: Record, reason: str) -> None:
         """Publish the record to its topic's `-dlq` twin."""
-        twin = with_dead_letters()[self._topics[record.topic].dlq]
-        letter = dead_letter_of(record, reason, self._group, datetime.now(UTC))
-        self._publisher.publish(twin, [Outgoing(record.topic, letter)])
+        publish_dead_letter(self._publisher, record, reason, refused_by=self._group)
 
     def seek(self, partition: int, offset: int, *, topic: str) -> None:
         """Continue at `offset`, now or as soon as the partition is held."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from threading import Condition
 
-from feedrank_core.contracts.topics import Topic, with_dead_letters
+from feedrank_core.contracts.topics import Topic
 from feedrank_core.runtime.bus import (
     BusUnavailableError,
     LeaseLostError,
@@ -19,7 +19,7 @@ from feedrank_core.runtime.bus import (
     Record,
     partition_of,
 )
-from feedrank_core.runtime.dead_letters import dead_letter_of
+from feedrank_core.runtime.dead_letters import publish_dead_letter
 
 LEASE_S = 15.0
 QUIET_S = 0.8
@@ -187,9 +187,7 @@ class MemoryConsumer:
 
     def dead_letter(self, record: Record, reason: str) -> None:
         """Publish the record to its topic's `-dlq` twin."""
-        twin = with_dead_letters()[self._topics[record.topic].dlq]
-        letter = dead_letter_of(record, reason, self._group, datetime.now(UTC))
-        MemoryPublisher(self._state).publish(twin, [Outgoing(record.topic, letter)])
+        publish_dead_letter(MemoryPublisher(self._state), record, reason, refused_by=self._group)
 
     def seek(self, partition: int, offset: int, *, topic: str) -> None:
         """Continue at `offset`, now or as soon as the partition is held."""

@@ -5,16 +5,15 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, cast
 
 import redis
 
-from feedrank_core.contracts.topics import Topic, with_dead_letters
+from feedrank_core.contracts.topics import Topic
 from feedrank_core.runtime import bus_redis_scripts as scripts
-from feedrank_core.runtime.bus import LeaseLostError, Outgoing, Publisher, Record
+from feedrank_core.runtime.bus import LeaseLostError, Publisher, Record
 from feedrank_core.runtime.bus_redis_streams import BLOCK_MS, read_streams, translated
-from feedrank_core.runtime.dead_letters import dead_letter_of
+from feedrank_core.runtime.dead_letters import publish_dead_letter
 
 WITHOUT_PARTITION_S = 0.1
 """How long a member that holds nothing waits before it asks for its share again."""
@@ -93,9 +92,7 @@ class RedisConsumer:
 
     def dead_letter(self, record: Record, reason: str) -> None:
         """Publish the record to its topic's `-dlq` twin."""
-        twin = with_dead_letters()[self._topics[record.topic].dlq]
-        letter = dead_letter_of(record, reason, self._group, datetime.now(UTC))
-        self._publisher.publish(twin, [Outgoing(record.topic, letter)])
+        publish_dead_letter(self._publisher, record, reason, refused_by=self._group)
 
     def seek(self, partition: int, offset: int, *, topic: str) -> None:
         """Continue at `offset`, now or as soon as the partition is held."""

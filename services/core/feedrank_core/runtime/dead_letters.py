@@ -1,27 +1,28 @@
-"""Wraps a record that could not be used, the same way on every bus."""
+"""Puts a record that could not be used on its topic's `-dlq` twin, the same way on every bus."""
 
 from __future__ import annotations
 
 import base64
-from datetime import datetime
+from datetime import UTC, datetime
 
 from feedrank_core.contracts.dead_letters import DeadLetter
-from feedrank_core.runtime.bus import Record
+from feedrank_core.contracts.topics import TOPICS, with_dead_letters
+from feedrank_core.runtime.bus import Outgoing, Publisher, Record
 
 
-def dead_letter_of(record: Record, reason: str, refused_by: str, refused_at: datetime) -> bytes:
-    """The record as its `-dlq` twin holds it."""
-    return (
-        DeadLetter(
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            key=record.key,
-            value=base64.b64encode(record.value or b"").decode(),
-            reason=reason,
-            refused_by=refused_by,
-            refused_at=refused_at,
-        )
-        .model_dump_json()
-        .encode()
+def publish_dead_letter(
+    publisher: Publisher, record: Record, reason: str, *, refused_by: str
+) -> None:
+    """Hold the record with its reason, keyed by its topic. Raises: BusUnavailableError."""
+    letter = DeadLetter(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        key=record.key,
+        value=base64.b64encode(record.value or b"").decode(),
+        reason=reason,
+        refused_by=refused_by,
+        refused_at=datetime.now(UTC),
     )
+    twin = with_dead_letters()[TOPICS[record.topic].dlq]
+    publisher.publish(twin, [Outgoing(record.topic, letter.model_dump_json().encode())])
