@@ -1,25 +1,23 @@
+"""MovieLens as rows of the contracts."""
+
 from collections import defaultdict
-from dataclasses import dataclass, field
 
-from feedrank_cli.imports import movielens
-from feedrank_cli.imports.landing import Landing
-from feedrank_cli.settings import Settings
-
-
-@dataclass
-class Kept(Landing):
-    """Keeps rows in memory in place of the lake."""
-
-    rows: dict[str, list] = field(default_factory=lambda: defaultdict(list))
-
-    def to_lake(self, topic, rows, *, source, chunk):
-        self.rows[topic] += rows
+import pytest
+from feedrank_cli.errors import CommandError
+from feedrank_cli.imports.contract_rows import for_lake
+from feedrank_cli.imports.formats import movielens
 
 
-def bring(folder, tmp_path):
-    landing = Kept(Settings(home=tmp_path), tmp_path / "rejects.jsonl")
-    movielens.bring(folder, landing)
-    return landing
+def bring(folder):
+    """Rows by topic and refusals of all three files, as the lake would take them."""
+    rows, refusals = defaultdict(list), []
+    for source in movielens.sources(folder, None):
+        for piece in source.read(0, columns=None):
+            found = for_lake(piece, source.topic, None, "x")
+            refusals += found.refusals
+            for batch in found.batches:
+                rows[batch.topic] += batch.rows
+    return rows, refusals
 
 
 def recbole(folder, ratings="196\t242\t3\t881250949\n196\t1\t4\t881250950\n"):
@@ -33,7 +31,7 @@ def recbole(folder, ratings="196\t242\t3\t881250949\n196\t1\t4\t881250950\n"):
 
 def test_every_rating_is_an_impression_and_from_4_on_a_like_with_its_request(tmp_path):
     recbole(tmp_path)
-    rows = bring(tmp_path, tmp_path).rows
+    rows, _ = bring(tmp_path)
     assert [row["item_id"] for row in rows["impressions"]] == ["242", "1"]
     assert [row["item_id"] for row in rows["interactions"]] == ["1"]
     assert rows["interactions"][0]["request_id"] == rows["impressions"][1]["request_id"]
@@ -54,24 +52,38 @@ def test_both_layouts_of_movielens_say_the_same(tmp_path):
         f"242|Kolya (1996)|24-Jan-1996||http://x|{kolya}\n".encode("latin-1")
     )
     (other / "u.user").write_text("196|49|M|writer|55105\n")
-    assert bring(one, tmp_path).rows == bring(other, tmp_path).rows
+    assert bring(one) == bring(other)
 
 
 def test_a_line_that_cannot_be_read_is_refused_with_its_number_and_the_rest_comes_in(tmp_path):
     recbole(tmp_path, "196\t242\t9\t881250949\nrubbish\n196\t1\t4\t881250950\n")
-    landing = bring(tmp_path, tmp_path)
-    refused = (tmp_path / "rejects.jsonl").read_text()
-    assert landing.rejected == 2
-    assert '"line": 2' in refused
-    assert '"line": 3' in refused
-    assert "rating: 9" in refused
-    assert len(landing.rows["impressions"]) == 1
+    rows, refusals = bring(tmp_path)
+    assert [refusal.number for refusal in refusals] == [2, 3]
+    assert "rating: 9" in refusals[0].reason
+    assert len(rows["impressions"]) == 1
 
 
 def test_the_item_says_what_movielens_knows_and_a_studio_of_its_decade(tmp_path):
     recbole(tmp_path)
-    item = bring(tmp_path, tmp_path).rows["items"][0]
+    item = bring(tmp_path)[0]["items"][0]
     assert item["category"] == "Animation"
     assert item["tags"] == ("Animation", "Children's", "Comedy")
     assert item["creator_id"] == "studio-1990s"
     assert item["created_at"].year == 1995
+
+
+def test_reading_goes_on_behind_the_line_it_came_to(tmp_path):
+    recbole(tmp_path)
+    ratings = movielens.sources(tmp_path, None)[2]
+    (piece,) = ratings.read(2, columns=None)
+    assert {row.number for row in piece.rows} == {3}
+    assert piece.end == 3
+
+
+def test_a_folder_without_ratings_or_with_a_file_missing_is_told(tmp_path):
+    with pytest.raises(CommandError, match=r"holds no ml-100k.inter or u.data"):
+        movielens.sources(tmp_path, None)
+    recbole(tmp_path)
+    (tmp_path / "ml-100k.user").unlink()
+    with pytest.raises(CommandError, match=r"ml-100k.user does not exist"):
+        movielens.sources(tmp_path, None)

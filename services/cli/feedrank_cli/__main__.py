@@ -14,6 +14,7 @@ from feedrank_cli.demo import demo
 from feedrank_cli.down import down
 from feedrank_cli.errors import CommandError
 from feedrank_cli.evaluate import evaluate
+from feedrank_cli.export_command import export
 from feedrank_cli.feed import feed
 from feedrank_cli.import_command import import_data
 from feedrank_cli.logs import logs
@@ -42,7 +43,7 @@ app = Application(
     pretty_exceptions_enable=False,
     help="Feedrank: events in, personal feeds out, on one machine.",
 )
-for command in (up, down, status, logs, demo, daily, feed, evaluate, bench):
+for command in (up, down, status, logs, demo, daily, feed, evaluate, export, bench):
     app.command()(command)
 app.command("import")(import_data)
 app.add_typer(simulate, name="simulate")

@@ -19,7 +19,7 @@ from rich.console import Console
 from feedrank_cli.daily import new_run_id, show_day
 from feedrank_cli.day import Day
 from feedrank_cli.errors import CommandError
-from feedrank_cli.import_command import bring
+from feedrank_cli.import_command import bring_in, show
 from feedrank_cli.settings import Settings, load
 from feedrank_cli.show import (
     MAX_COMMON,
@@ -131,7 +131,7 @@ def _show(
     finally:
         maker.kill()
         maker.wait()
-    bring(settings, "parquet", folder, console)
+    show(bring_in(settings, "parquet", folder), console)
     _tell(console, began, "First day")
     _day(settings, console, epochs)
     one, other = two_readers(settings)

@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from feedrank_core.contracts.events import InteractionType, Surface
+from feedrank_core.runtime.lake_schema import contract_schema
 
 from feedrank_simulator.policy import SOURCES
-from feedrank_simulator.rendering import contract_schema, instants, item_ids, joined, user_ids
+from feedrank_simulator.rendering import instants, item_ids, joined, user_ids
 from feedrank_simulator.sessions import Sessions
 
 ACTIONS = tuple(InteractionType)

@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from feedrank_core.runtime.atomic import replacing
+from feedrank_core.runtime.lake_schema import contract_schema
 
 from feedrank_simulator.event_tables import impressions_table, interactions_table, slates_table
 from feedrank_simulator.history import simulate
 from feedrank_simulator.plan import Plan
 from feedrank_simulator.policy import Shelf
-from feedrank_simulator.rendering import BLOCK, contract_schema, item_tables, user_tables
+from feedrank_simulator.rendering import BLOCK, item_tables, user_tables
 from feedrank_simulator.sessions import Sessions
 
 EVENT_TABLES = ("impressions", "interactions", "slates")

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from feedrank_core.contracts.items import IMAGE_VECTOR_DIM, TEXT_VECTOR_DIM
-from feedrank_core.runtime.lake_schema import table_schema
+from feedrank_core.runtime.lake_schema import contract_schema
 
 from feedrank_simulator.vocabulary import (
     COMMON_WORDS,
@@ -43,14 +43,6 @@ TEXT_NOISE = 0.6
 IMAGE_NOISE = 1.0
 NO_IMAGE_SHARE = 0.2
 ACCEPTED_AFTER_S = 1.0
-_BOOKKEEPING = ("date", "topic_partition", "topic_offset", "item_key")
-
-
-def contract_schema(topic: str) -> pa.Schema:
-    """The lake's columns of a topic as a client knows them: `user_id`, no bookkeeping."""
-    user = pa.field("user_id", pa.string())
-    fields = (user if f.name == "user_key" else f for f in table_schema(topic))
-    return pa.schema([f for f in fields if f.name not in _BOOKKEEPING])
 
 
 def user_ids(users: np.ndarray) -> pa.Array:

@@ -1,1 +1,1 @@
-"""Formats that `feedrank import` reads, a file each: `HELP` and `bring(path, landing)`."""
+"""`feedrank import` inside: a format hands on rows, a mapping names them, a route keeps them."""

@@ -43,6 +43,11 @@ class Home:
         return self.root / "runs"
 
     @property
+    def imports(self) -> Path:
+        """How far each import came, and the rows that were refused."""
+        return self.root / "imports"
+
+    @property
     def run(self) -> Path:
         """Process state of `feedrank up`: supervisor's files, sockets, the server's secrets."""
         return self.root / "run"

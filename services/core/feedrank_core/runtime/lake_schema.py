@@ -56,6 +56,15 @@ def table_schema(topic: str) -> pa.Schema:
     return pa.schema(fields + _BOOKKEEPING)
 
 
+@lru_cache
+def contract_schema(topic: str) -> pa.Schema:
+    """The columns of a topic as a client knows them: `user_id`, and nothing that the lake adds."""
+    own = {"item_key", *(field.name for field in _BOOKKEEPING)}
+    fields = [field for field in table_schema(topic) if field.name not in own]
+    user = pa.field("user_id", pa.string())
+    return pa.schema([user if field.name == "user_key" else field for field in fields])
+
+
 def has_user(topic: str) -> bool:
     """Whether rows of this topic belong to a reader."""
     return "user_id" in TOPICS[topic].model.model_fields

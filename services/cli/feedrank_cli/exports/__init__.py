@@ -1,0 +1,1 @@
+"""`feedrank export` inside: a table as a stream of batches, and the file it becomes."""
