@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import pkgutil
 from pathlib import Path
@@ -36,6 +37,9 @@ def bench(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report here.")] = None,
     quick: Annotated[bool, typer.Option(help="Smaller sizes; bounds still judged.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of all chance.")] = 7,
+    events: Annotated[
+        int | None, typer.Option(min=1, help="How many, where a measurement lets one choose.")
+    ] = None,
 ) -> None:
     """Measure, and compare with the bound.
 
@@ -64,7 +68,7 @@ def bench(
     chosen = found if name == ALL else {name: found[name]}
     reports, worst = [], MET
     for module in chosen.values():
-        report, code = _measure(module, console, quick=quick, seed=seed)
+        report, code = _measure(module, console, quick=quick, seed=seed, events=events)
         worst = max(worst, code)
         reports += [report] if report else []
     if json_file is not None and reports:
@@ -75,11 +79,16 @@ def bench(
     raise typer.Exit(worst)
 
 
+def _takes_events(module: ModuleType) -> bool:
+    return "events" in inspect.signature(module.run).parameters
+
+
 def _measure(
-    module: ModuleType, console: Console, *, quick: bool, seed: int
+    module: ModuleType, console: Console, *, quick: bool, seed: int, events: int | None
 ) -> tuple[Report | None, int]:
+    chosen = {} if events is None or not _takes_events(module) else {"events": events}
     try:
-        report: Report = module.run(load().place, quick=quick, seed=seed)
+        report: Report = module.run(load().place, quick=quick, seed=seed, **chosen)
     except BenchCannotRun as reason:
         console.print(f"{module.NAME} could not run: {reason}", markup=False)
         return None, CANNOT_RUN

@@ -59,7 +59,7 @@ def bulk(
 
     A run that was stopped or killed is continued by the same command; what is done is not done
     again. The same seed gives the same files, whatever the number of workers. 1M readers, 10M
-    items and 100M events fit in 4 GB of memory and take some 30 GB of disk.
+    items and 100M events take 1.4 GB of memory with two workers and 9 GB of disk.
 
     For example:
 
