@@ -22,8 +22,9 @@ setup: .venv/ready ## the virtual environment, with everything pinned by constra
 demo: setup ## a simulated world: two readers' feeds, and how likes change one of them
 	@$(BIN)/feedrank demo $(DEMO)
 
+# Two test processes with two threads each wait for each other's threads on two cores.
 test: setup ## every test this machine can run
-	@$(BIN)/pytest -q -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile
 
 lint: setup ## style, types and the direction of imports
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/pyright
