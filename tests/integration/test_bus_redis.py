@@ -4,8 +4,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
-from feedrank_core.contracts.topics import ITEMS, VERDICTS
+from feedrank_core.contracts.topics import ITEMS, USERS, VERDICTS, with_dead_letters
 from feedrank_core.runtime.bus import BusUnavailableError, Outgoing
 from feedrank_core.runtime.bus_redis import LAKE_SINK_GROUP, RedisBus
 from feedrank_core.runtime.valkey import Role
@@ -85,3 +86,40 @@ def wait_for(bus: RedisBus) -> None:
         except BusUnavailableError:
             time.sleep(0.05)
     raise AssertionError("the server did not come back")
+
+
+def test_erased_records_are_in_no_stream_and_not_in_the_servers_file(
+    tmp_path: Path, make_server: Any
+) -> None:
+    server = make_server(Role.BUS, tmp_path)
+    server.start()
+    try:
+        bus, at = RedisBus(server.url, lease_s=LEASE_S), datetime(2026, 1, 1, tzinfo=UTC)
+        publisher = bus.publisher()
+
+        def record(user: str, accepted_at: datetime, value: str = "body") -> Outgoing:
+            body = {"accepted_at": accepted_at.isoformat(), "of": f"{value}-{user}"}
+            return Outgoing(user, orjson.dumps(body))
+
+        old = [record("needle", at), record("other", at)] * 700
+        publisher.publish(USERS, [*old, record("needle", at + LATER, "new")])
+        with bus.consumer([USERS], group="g", member="a") as consumer:
+            (read_,) = consumer.poll(max_records=1, timeout_s=1)
+            consumer.dead_letter(read_, "of no use")
+        twin = with_dead_letters()[USERS.dlq]
+        assert bus.erase([USERS], "needle", at) == 700
+        assert bus.erase([twin], read_.key, datetime.now(UTC)) == 1
+        bus.rewrite_file()
+        with bus.consumer([USERS], group="h", member="a") as consumer:
+            found = read(consumer, 701)
+            assert [r.key for r in found].count("needle") == 1
+            consumer.commit(found)
+            assert bus.erase([USERS], "needle", at + LATER) == 1
+            assert sum(consumer.lag().values()) == 0
+        kept = b"".join(p.read_bytes() for p in tmp_path.rglob("*.aof"))
+        assert b"body-other" in kept
+        assert b"body-needle" not in kept
+        publisher.close()
+        bus.close()
+    finally:
+        server.stop()

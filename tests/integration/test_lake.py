@@ -129,17 +129,17 @@ def test_two_writers_never_give_one_user_two_keys(
 ) -> None:
     first, second = Lake(tmp_path), Lake(tmp_path)
     first.append("interactions", [interaction(0, user="u0")])
-    assign = first._keys._assign
+    assign = first.keys._assign
 
     def beaten(ids: pa.Array, transaction: int) -> None:
-        monkeypatch.setattr(first._keys, "_assign", assign)
-        table = first._open("user_keys")
+        monkeypatch.setattr(first.keys, "_assign", assign)
+        table = first.table("user_keys")
         second.append("interactions", [interaction(1, user="new")])
-        monkeypatch.setattr(first._keys, "_open", lambda _: table)
+        monkeypatch.setattr(first.keys, "_open", lambda _: table)
         assign(ids, transaction)
         monkeypatch.undo()
 
-    monkeypatch.setattr(first._keys, "_assign", beaten)
+    monkeypatch.setattr(first.keys, "_assign", beaten)
     first.append("interactions", [interaction(2, user="new"), interaction(3, user="other")])
     con = first.connect()
     ids = con.execute("SELECT user_id, count(*) FROM _user_keys GROUP BY 1 ORDER BY 1").fetchall()

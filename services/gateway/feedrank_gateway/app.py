@@ -18,7 +18,9 @@ from feedrank_core.runtime.metrics import Metrics
 from feedrank_gateway.adapters.redis_cache import RedisCache
 from feedrank_gateway.adapters.redis_pointer import RedisPointer
 from feedrank_gateway.bundle_watcher import BundleWatcher
-from feedrank_gateway.cursor import CursorCodec, load_secret
+from feedrank_core.runtime.secret_file import load_secret
+
+from feedrank_gateway.cursor import CursorCodec
 from feedrank_gateway.feed import FeedService
 from feedrank_gateway.ports import Cache
 from feedrank_gateway.routes import add_feed_routes

@@ -5,10 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import os
-import secrets
 from dataclasses import dataclass
-from pathlib import Path
 
 _MAC_BYTES = 16
 """128 bits of HMAC-SHA256, the shortest truncation RFC 2104 (section 5) recommends."""
@@ -54,18 +51,3 @@ class CursorCodec:
 
     def _mac(self, body: bytes, user_id: str) -> bytes:
         return hmac.digest(self._secret, body + user_id.encode(), "sha256")[:_MAC_BYTES]
-
-
-def load_secret(path: Path) -> bytes:
-    """The secret in this file, made by whoever comes first: all workers get the same."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    own = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with os.fdopen(os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(secrets.token_bytes(32))
-    try:
-        os.link(own, path)
-    except FileExistsError:
-        pass
-    finally:
-        own.unlink()
-    return path.read_bytes()

@@ -18,6 +18,7 @@ from feedrank_core.contracts.compatibility import breaks
 from feedrank_core.contracts.features import Priors
 from feedrank_core.contracts.items import ItemBody
 from feedrank_core.contracts.topics import with_dead_letters
+from feedrank_core.contracts.user_changes import MergeBody, Receipt
 from feedrank_core.contracts.users import UserBody
 
 SCHEMAS = Path(__file__).with_name("schemas")
@@ -31,6 +32,8 @@ HTTP_BODIES: tuple[type[Message], ...] = (
     api.EventBatch,
     api.ItemBatch,
     api.UserBatch,
+    MergeBody,
+    Receipt,
     api.BatchResult,
     api.FeedResponse,
     api.Problem,

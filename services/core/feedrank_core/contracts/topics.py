@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from feedrank_core.contracts.base import Message
 from feedrank_core.contracts.dead_letters import DeadLetter
@@ -14,6 +15,7 @@ from feedrank_core.contracts.events import Impression, Interaction
 from feedrank_core.contracts.items import Item
 from feedrank_core.contracts.signals import ItemStats, ModelDelta, Verdict
 from feedrank_core.contracts.slates import Slate
+from feedrank_core.contracts.user_changes import ChangeReport, UserChange
 from feedrank_core.contracts.users import User
 
 RETENTION = timedelta(days=7)
@@ -25,6 +27,7 @@ class Topic:
     """A topic. `compacted` keeps the last record of each key for ever.
 
     `readers` lists services that may read it; every reader is at-least-once and idempotent.
+    `in_lake` says whether the lake keeps it too.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Topic:
     writers: frozenset[str]
     readers: frozenset[str]
     retention: timedelta = RETENTION
+    in_lake: bool = True
 
     @property
     def dlq(self) -> str:
@@ -51,8 +55,10 @@ def _topic(
     *,
     partitions: int = 8,
     compacted: bool = False,
+    **more: Any,
 ) -> Topic:
-    return Topic(name, model, key, partitions, compacted, frozenset(writers), frozenset(readers))
+    ends = frozenset(writers), frozenset(readers)
+    return Topic(name, model, key, partitions, compacted, *ends, **more)
 
 
 IMPRESSIONS = _topic(
@@ -95,6 +101,27 @@ MODEL_DELTAS = _topic(
 VERDICTS = _topic(
     "verdicts", Verdict, "check", {"drift_monitor"}, {"ingestion", "drift_monitor"}, partitions=1
 )
+USER_CHANGES = _topic(
+    "user-changes",
+    UserChange,
+    "user_id",
+    {"ingestion"},
+    {"ingestion", "feature_store"},
+    # One sequence for everybody, kept until the records that an order speaks of have gone.
+    partitions=1,
+    retention=2 * RETENTION,
+    in_lake=False,
+)
+CHANGE_REPORTS = _topic(
+    "change-reports",
+    ChangeReport,
+    "change_id+store",
+    {"ingestion", "feature_store"},
+    {"ingestion"},
+    partitions=1,
+    compacted=True,
+    in_lake=False,
+)
 
 TOPICS: dict[str, Topic] = {
     t.name: t
@@ -107,6 +134,8 @@ TOPICS: dict[str, Topic] = {
         ITEM_STATS,
         MODEL_DELTAS,
         VERDICTS,
+        USER_CHANGES,
+        CHANGE_REPORTS,
     )
 }
 

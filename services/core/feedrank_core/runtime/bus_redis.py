@@ -5,7 +5,7 @@ For one machine without Java. The server must be durable (`valkey_command(Role.B
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, cast
@@ -13,6 +13,7 @@ from typing import Any, cast
 import redis
 
 from feedrank_core.contracts.topics import Topic
+from feedrank_core.runtime import bus_redis_erasure
 from feedrank_core.runtime import bus_redis_scripts as scripts
 from feedrank_core.runtime.bus import Outgoing, Record, partition_of
 from feedrank_core.runtime.bus_redis_consumer import RedisConsumer
@@ -161,6 +162,24 @@ class RedisBus:
                 for p, end in committed.items()
                 if end > 0
             )
+
+    def erase(self, topics: Iterable[Topic], user_id: str, until: datetime) -> int:
+        """Remove the reader's records accepted by then; how many. Raises: BusUnavailableError."""
+        with translated(self._url):
+            return sum(bus_redis_erasure.erase(self._client, t, user_id, until) for t in topics)
+
+    def remove(self, records: Sequence[Record]) -> int:
+        """Remove these records; how many were there. Raises: BusUnavailableError."""
+        with translated(self._url):
+            return bus_redis_erasure.remove(self._client, records)
+
+    def rewrite_file(self) -> None:
+        """Return when the server's file no longer holds what was removed. Blocks.
+
+        Raises: BusUnavailableError.
+        """
+        with translated(self._url):
+            bus_redis_erasure.rewrite_file(self._client)
 
     def close(self) -> None:
         """Release the bus's own connections."""

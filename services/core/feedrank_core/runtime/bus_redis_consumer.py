@@ -12,7 +12,7 @@ import redis
 from feedrank_core.contracts.topics import Topic
 from feedrank_core.runtime import bus_redis_scripts as scripts
 from feedrank_core.runtime.bus import LeaseLostError, Publisher, Record
-from feedrank_core.runtime.bus_redis_streams import BLOCK_MS, read_streams, translated
+from feedrank_core.runtime.bus_redis_streams import BLOCK_MS, offset_of, read_streams, translated
 from feedrank_core.runtime.dead_letters import publish_dead_letter
 
 WITHOUT_PARTITION_S = 0.1
@@ -109,11 +109,12 @@ class RedisConsumer:
             return {}
         with translated(self._url), self._client.pipeline(transaction=False) as pipeline:
             for topic, partition in held:
-                pipeline.get(scripts.next_key(topic, partition))
+                # Not the next offset: the last records may have been erased.
+                pipeline.xrevrange(scripts.stream_key(topic, partition), count=1)
                 pipeline.hget(scripts.position_key(self._group, topic), str(partition))
-            answers = [int(n or 0) for n in pipeline.execute()]
+            answers = pipeline.execute()
         pairs = zip(held, answers[::2], answers[1::2], strict=True)
-        return {key: max(0, end - done) for key, end, done in pairs}
+        return {key: max(0, _end(last) - int(done or 0)) for key, last, done in pairs}
 
     def close(self) -> None:
         """Give the partitions up at once; a server that is gone forgets them by itself."""
@@ -171,3 +172,7 @@ class RedisConsumer:
         for record in records:
             self._following[record.topic, record.partition] = record.offset + 1
         return records
+
+
+def _end(last: list[Any]) -> int:
+    return offset_of(last[0][0]) + 1 if last else 0

@@ -109,6 +109,24 @@ return 1
 """
 """KEYS: m:G:T, l:G:T:P of all partitions. ARGV: token."""
 
+SELECT = """
+local found = redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])
+local chosen = {}
+for _, entry in ipairs(found) do
+  if ARGV[3] == '' then
+    chosen[#chosen + 1] = entry
+  else
+    for i = 1, #entry[2], 2 do
+      if entry[2][i] == 'k' and entry[2][i + 1] == ARGV[3] then chosen[#chosen + 1] = entry end
+    end
+  end
+end
+if #found < tonumber(ARGV[2]) then return {'', chosen} end
+return {'(' .. found[#found][1], chosen}
+"""
+"""KEYS: s:T:P. ARGV: where to begin, how many to look at, the wanted key or nothing for all.
+Returns where to go on, empty at the end, and the entries of the key."""
+
 
 def stream_key(topic: str, partition: int) -> str:
     """The stream of a partition."""

@@ -18,6 +18,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from feedrank_core.contracts.topics import TOPICS
+from feedrank_core.runtime.lake_changes import ChangeBook, Tombstones
 from feedrank_core.runtime.lake_keys import UserKeys
 from feedrank_core.runtime.lake_positions import (
     IMPORTS,
@@ -30,6 +31,7 @@ from feedrank_core.runtime.lake_positions import (
 )
 from feedrank_core.runtime.lake_schema import (
     NOT_FROM_BUS,
+    USER_CHANGES,
     USER_KEYS,
     USER_KEYS_SCHEMA,
     contract_table,
@@ -40,8 +42,11 @@ from feedrank_core.runtime.lake_views import VIEWS, view_sql
 
 _ATTEMPTS = 10
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_KEEP_OLD_FILES = timedelta(hours=24)
+KEEP_OLD_FILES = timedelta(hours=24)
 """Compaction removes what it replaced after this long: the longest that a reader may stream."""
+
+STATISTICS = {"delta.dataSkippingStatsColumns": "accepted_at,topic_partition,topic_offset"}
+"""Of readers' rows Delta's log keeps no more: it outlives the files, and so an erasure."""
 
 
 class LakeError(RuntimeError):
@@ -58,7 +63,8 @@ class Lake:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._tables: dict[str, DeltaTable] = {}
-        self._keys = UserKeys(root, self._open)
+        self.keys = UserKeys(root, self.table)
+        self.changes = ChangeBook(root, self.table)
 
     def append(
         self,
@@ -75,6 +81,8 @@ class Lake:
         With `app_id` and `offset` the call is kept only if `offset` is beyond the one last kept
         for `app_id`. With `positions`, by partition the offset that follows the rows, rows that
         a former call of `writer` kept are left out. Both hold against a second writer.
+
+        Rows of readers who were erased since are left out too, whatever writes them.
 
         Raises: ValueError naming the column that does not fit, LakeError where the lake cannot
         be written (a full disk, say).
@@ -95,7 +103,7 @@ class Lake:
 
     def transaction_offset(self, topic: str, app_id: str) -> int | None:
         """The offset that `app_id` last committed with its rows, None before its first."""
-        table = self._open(topic)
+        table = self.table(topic)
         return None if table is None else table.transaction_version(app_id)
 
     def positions(self, topic: str, *, writer: str = "lake_sink") -> dict[int, int]:
@@ -118,13 +126,18 @@ class Lake:
         In the contract's columns, in no order, duplicates too; rows of an erased reader are gone.
         Imports are the partition NOT_FROM_BUS.
         """
-        table = self._open(topic)
+        table = self.table(topic)
         if table is None:
             return
         rows = table.to_pyarrow_dataset().scanner(filter=between(starts, ends))
         for batch in rows.to_batches():
             if batch.num_rows:
-                yield self._keys.restore(batch) if has_user(topic) else batch
+                yield self.keys.restore(batch) if has_user(topic) else batch
+
+    def tombstones(self) -> Tombstones:
+        """Whose records must not be used any more, as of this call."""
+        self.changes.refresh()
+        return self.changes.tombstones
 
     def connect(
         self,
@@ -154,20 +167,37 @@ class Lake:
             con.execute(f"CREATE VIEW {view} AS {select}")
         return con
 
+    def table(self, name: str) -> DeltaTable | None:
+        """The table as it is now, None where nobody wrote it yet."""
+        known = self._tables.get(name)
+        if known is not None:
+            known.update_incremental()
+            return known
+        path = self.root / name
+        if not DeltaTable.is_deltatable(str(path)):
+            return None
+        return self._tables.setdefault(name, DeltaTable(path))
+
+    def vacuum(self, name: str, keep: timedelta) -> None:
+        """Remove the files of a table that were replaced longer ago than `keep`, in whole hours."""
+        table = self.table(name)
+        if table is not None:
+            table.vacuum(
+                retention_hours=int(keep.total_seconds() // 3600),
+                enforce_retention_duration=False,
+                dry_run=False,
+            )
+
     def compact(self) -> dict[str, int]:
         """Join small files; by table, how many were replaced. Raises: LakeError."""
         replaced: dict[str, int] = {}
-        for name in (*TOPICS, USER_KEYS):
-            table = self._open(name)
+        for name in (*TOPICS, USER_KEYS, USER_CHANGES):
+            table = self.table(name)
             if table is None:
                 continue
             try:
                 replaced[name] = int(table.optimize.compact()["numFilesRemoved"])
-                table.vacuum(
-                    retention_hours=int(_KEEP_OLD_FILES.total_seconds() // 3600),
-                    enforce_retention_duration=False,
-                    dry_run=False,
-                )
+                self.vacuum(name, KEEP_OLD_FILES)
             except (OSError, DeltaError) as error:
                 raise LakeError(
                     f"lake table {self.root / name} cannot be compacted: {error}"
@@ -178,17 +208,24 @@ class Lake:
         self, topic: str, table: pa.Table, wanted: dict[str, int], by_row: bool, writer: str
     ) -> int:
         for _ in range(_ATTEMPTS):
-            target = self._open(topic)
+            target = self.table(topic)
             if target is None:
                 path = self.root / topic
                 path.mkdir(parents=True, exist_ok=True)
-                DeltaTable.create(path, table_schema(topic), mode="ignore", partition_by=["date"])
+                DeltaTable.create(
+                    path,
+                    table_schema(topic),
+                    mode="ignore",
+                    partition_by=["date"],
+                    configuration=STATISTICS if has_user(topic) else None,
+                )
                 continue
             held = {a: target.transaction_version(a) for a in wanted}
             ahead = {a: o for a, o in wanted.items() if position_of(held[a]) < o}
             if wanted and not ahead:
                 return 0
             new = beyond(table, topic, held, writer) if by_row else table
+            new = self._kept(topic, new)
             if not new.num_rows and not ahead:
                 return 0
             imports = partition_app_id(IMPORTS, topic, NOT_FROM_BUS)
@@ -210,28 +247,25 @@ class Lake:
             return new.num_rows
         raise OSError(f"other writers committed {_ATTEMPTS} times in a row")
 
+    def _kept(self, topic: str, table: pa.Table) -> pa.Table:
+        """The rows of readers who were not erased since."""
+        if not has_user(topic):
+            return table
+        if self.changes.refresh():
+            self.keys.forget()
+        return self.changes.tombstones.kept(table)
+
     def _with_user_keys(self, topic: str, table: pa.Table) -> pa.Table:
         if not has_user(topic):
             return table
-        keys = self._keys.resolve(table.column("user_id"))
+        keys = self.keys.resolve(table.column("user_id"), table.column("accepted_at"))
         index = table.schema.get_field_index("user_id")
         return table.set_column(index, pa.field("user_key", pa.int64()), keys)
-
-    def _open(self, name: str) -> DeltaTable | None:
-        """The table as it is now, None where nobody wrote it yet."""
-        known = self._tables.get(name)
-        if known is not None:
-            known.update_incremental()
-            return known
-        path = self.root / name
-        if not DeltaTable.is_deltatable(str(path)):
-            return None
-        return self._tables.setdefault(name, DeltaTable(path))
 
     def _register(self, con: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema) -> str:
         """Register a table as `_<name>`, with the columns of its schema that it lacks as null."""
         registered = f"_{name}"
-        table = self._open(name)
+        table = self.table(name)
         if table is None:
             con.register(registered, schema.empty_table())
             return registered

@@ -1,6 +1,7 @@
 """Which random key stands for which reader: the one table that knows both.
 
-Erasing a reader's row here makes what is left in every other table nobody's.
+Erasing a reader's rows here makes what is left in every other table nobody's; merging one reader
+into another gives the keys of the one to the other from an instant on.
 """
 
 # pyarrow.compute builds its functions at import, where pyright does not see them.
@@ -9,7 +10,9 @@ Erasing a reader's row here makes what is left in every other table nobody's.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Collection
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +28,17 @@ _APP_ID = "user_keys"
 _ATTEMPTS = 20
 _MAX_KNOWN = 500_000
 """Pairs kept in a dict for small batches: some 100 MB, most of a day's readers."""
+_NO_STATISTICS = {"delta.dataSkippingNumIndexedCols": "0"}
+"""Delta's log would keep the least and the greatest user_id of every file, also of removed ones."""
+
+Rows = list[dict[str, Any]]
 
 
 class UserKeys:
     """user_id to user_key. Two writers never give one user two keys.
 
-    Every assignment is a Delta commit that carries the transaction `user_keys` with the number
-    that follows the one it read; the later of two writers is refused, reads again and finds the
+    Every change is a Delta commit that carries the transaction `user_keys` with the number that
+    follows the one it read; the later of two writers is refused, reads again and finds the
     other's keys.
     """
 
@@ -42,17 +49,101 @@ class UserKeys:
         self._version = -1
         self._ids = pa.array([], pa.string())
         self._keys = pa.array([], pa.int64())
+        self._moved: dict[str, Rows] = {}
+        self._moved_ids = pa.array([], pa.string())
 
-    def resolve(self, user_ids: Any) -> pa.Array:
+    def resolve(self, user_ids: Any, accepted_at: Any = None) -> pa.Array:
         """The key of each id, assigned where there was none. Shapes: (N,) int64.
 
-        Raises: ValueError for a null id, OSError and DeltaError where the lake cannot be written.
+        With `accepted_at` a row from before its reader was merged into another gets the key that
+        went to the other. Raises: ValueError for a null id, OSError and DeltaError where the lake
+        cannot be written.
         """
         whole = user_ids.combine_chunks() if isinstance(user_ids, pa.ChunkedArray) else user_ids
         if whole.null_count:
             raise ValueError("user_id: must not be null")
-        encoded = pc.dictionary_encode(whole)
-        return self._resolve_distinct(encoded.dictionary).take(encoded.indices)
+        former = self._former(whole, accepted_at)
+        if former is None:
+            encoded = pc.dictionary_encode(whole)
+            return self._resolve_distinct(encoded.dictionary).take(encoded.indices)
+        missing = pc.is_null(former)
+        return pc.replace_with_mask(former, missing, self.resolve(whole.filter(missing)))
+
+    def forget(self) -> None:
+        """Read everything anew: another process moved or dropped keys."""
+        self._known.clear()
+        self._version = -1
+
+    def keys_of(self, user_id: str, *, before: datetime) -> list[int]:
+        """Every key whose rows are this reader's now, but those given for what came since then."""
+        rows = [r for r in self.rows_naming(user_id) if r["until"] is None]
+        return [r["user_key"] for r in rows if r["since"] is None or r["since"] < before]
+
+    def former_owners(self, keys: Collection[int]) -> list[tuple[str, datetime]]:
+        """Whose these keys were, and until when."""
+        rows = self._rows(pc.field("user_key").isin(list(keys)))
+        return [(r["user_id"], r["until"]) for r in rows if r["until"] is not None]
+
+    def assign(self, user_id: str, since: datetime) -> int:
+        """A key for what the reader did after `since`; the same one when asked again."""
+        for _ in range(_ATTEMPTS):
+            transaction = self._refresh()
+            for row in self._moved.get(user_id, []):
+                if row["since"] == since and row["until"] is None:
+                    return row["user_key"]
+            self._assign(pa.array([user_id]), transaction, since)
+        raise OSError(f"{self._path}: other writers assigned keys {_ATTEMPTS} times in a row")
+
+    def rewrite(self, keys: Collection[int], change: Callable[[Rows], Rows]) -> None:
+        """Replace all rows of these keys by what `change` makes of them, in one commit."""
+        if not keys:
+            return
+        predicate = f"user_key IN ({', '.join(map(str, sorted(keys)))})"
+        for _ in range(_ATTEMPTS):
+            transaction = self._refresh()
+            table = self._open(USER_KEYS)
+            held = self._rows(pc.field("user_key").isin(list(keys)))
+            wanted = change([dict(row) for row in held])
+            if table is None or held == wanted:
+                return
+            properties = CommitProperties(app_transactions=[Transaction(_APP_ID, transaction + 1)])
+            try:
+                if wanted:
+                    rows = pa.Table.from_pylist(wanted, schema=USER_KEYS_SCHEMA)
+                    write_deltalake(
+                        table,
+                        rows,
+                        mode="overwrite",
+                        predicate=predicate,
+                        commit_properties=properties,
+                    )
+                else:
+                    table.delete(predicate, commit_properties=properties)
+            except CommitFailedError:
+                continue
+            self.forget()
+            return
+        raise OSError(f"{self._path}: other writers changed keys {_ATTEMPTS} times in a row")
+
+    def rows_naming(self, user_id: str) -> Rows:
+        """Every row of the table with this id, of now and of before."""
+        return self._rows(pc.field("user_id") == user_id)
+
+    def _former(self, ids: pa.Array, accepted_at: Any) -> pa.Array | None:
+        """The keys of rows that are another reader's by now, null elsewhere; None without any."""
+        if accepted_at is None:
+            return None
+        self._refresh_once()
+        moved = pc.is_in(ids, self._moved_ids)
+        found: list[int | None] = [None] * len(ids)
+        for n in np.flatnonzero(moved.to_numpy(zero_copy_only=False)):
+            at = accepted_at[int(n)].as_py()
+            for row in self._moved[ids[int(n)].as_py()]:
+                since, until = row["since"], row["until"]
+                if until is not None and at <= until and (since is None or since < at):
+                    found[n] = row["user_key"]
+                    break
+        return pa.array(found, pa.int64()) if any(k is not None for k in found) else None
 
     def restore(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The rows with `user_id` in the place of `user_key`; those of an erased reader gone."""
@@ -76,21 +167,36 @@ class UserKeys:
             self._assign(ids.filter(pc.is_null(keys)), transaction)
         raise OSError(f"{self._path}: other writers assigned keys {_ATTEMPTS} times in a row")
 
-    def _assign(self, ids: pa.Array, transaction: int) -> None:
+    def _assign(self, ids: pa.Array, transaction: int, since: datetime | None = None) -> None:
         """Commit keys for new ids, or nothing where another writer was faster."""
-        random = np.frombuffer(secrets.token_bytes(8 * len(ids)), dtype=np.int64)
-        rows = pa.table([ids, pa.array(random)], schema=USER_KEYS_SCHEMA)
+        random = pa.array(np.frombuffer(secrets.token_bytes(8 * len(ids)), dtype=np.int64))
+        ended = [self._ended_at(i) if since is None else since for i in ids.to_pylist()]
+        never = pa.nulls(len(ids), pa.timestamp("us", tz="UTC"))
+        rows = pa.table([ids, random, pa.array(ended, never.type), never], schema=USER_KEYS_SCHEMA)
         properties = CommitProperties(app_transactions=[Transaction(_APP_ID, transaction + 1)])
         table = self._open(USER_KEYS)
         if table is None:
-            DeltaTable.create(self._path, USER_KEYS_SCHEMA, mode="ignore")
+            DeltaTable.create(
+                self._path, USER_KEYS_SCHEMA, mode="ignore", configuration=_NO_STATISTICS
+            )
             return
         if (table.transaction_version(_APP_ID) or 0) != transaction:
             return
         try:
-            write_deltalake(table, rows, mode="append", commit_properties=properties)
+            write_deltalake(
+                table, rows, mode="append", schema_mode="merge", commit_properties=properties
+            )
         except CommitFailedError:
             return
+
+    def _ended_at(self, user_id: str) -> datetime | None:
+        """From when on a new key counts for someone who was merged into another before."""
+        ends = [row["until"] for row in self._moved.get(user_id, []) if row["until"] is not None]
+        return max(ends, default=None)
+
+    def _refresh_once(self) -> None:
+        if self._version < 0:
+            self._refresh()
 
     def _refresh(self) -> int:
         """Read the table where it changed; the number of its last assignment."""
@@ -99,11 +205,30 @@ class UserKeys:
             return 0
         if table.version() != self._version:
             # Read whole: 10 M users take some 400 MB, and one lookup serves a bulk import.
-            rows = table.to_pyarrow_dataset().to_table().combine_chunks()
-            self._ids = _flat(rows.column("user_id"), pa.string())
-            self._keys = _flat(rows.column("user_key"), pa.int64())
+            rows = _completed(table.to_pyarrow_dataset().to_table())
+            self._take(rows)
             self._version = table.version()
         return table.transaction_version(_APP_ID) or 0
+
+    def _take(self, rows: pa.Table) -> None:
+        plain = pc.and_(pc.is_null(rows["since"]), pc.is_null(rows["until"]))
+        self._moved = defaultdict(list)
+        # A reader's own key comes first, then those of whoever was merged into them.
+        by_age = rows.filter(pc.invert(plain)).sort_by([("since", "ascending")]).to_pylist()
+        for row in sorted(by_age, key=lambda row: row["since"] is not None):
+            self._moved[row["user_id"]].append(row)
+        self._moved_ids = pa.array(list(self._moved), pa.string())
+        now = [row for of in self._moved.values() for row in of if row["until"] is None]
+        late = pa.Table.from_pylist(now, schema=USER_KEYS_SCHEMA)
+        current = pa.concat_tables([rows.filter(plain), late])
+        self._ids = _flat(current.column("user_id"), pa.string())
+        self._keys = _flat(current.column("user_key"), pa.int64())
+
+    def _rows(self, filter: Any) -> Rows:  # noqa: A002
+        table = self._open(USER_KEYS)
+        if table is None:
+            return []
+        return _completed(table.to_pyarrow_dataset().to_table(filter=filter)).to_pylist()
 
     def _remember(self, ids: pa.Array, keys: pa.Array) -> None:
         if len(ids) > _MAX_KNOWN:
@@ -111,6 +236,14 @@ class UserKeys:
         if len(self._known) + len(ids) > _MAX_KNOWN:
             self._known.clear()
         self._known.update(zip(ids.to_pylist(), keys.to_pylist(), strict=True))
+
+
+def _completed(rows: pa.Table) -> pa.Table:
+    """With the columns that a table written before there were merges lacks."""
+    for field in USER_KEYS_SCHEMA:
+        if field.name not in rows.column_names:
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+    return rows.select(USER_KEYS_SCHEMA.names).cast(USER_KEYS_SCHEMA)
 
 
 def _flat(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:

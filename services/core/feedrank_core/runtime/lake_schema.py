@@ -27,7 +27,30 @@ from feedrank_core.contracts.topics import TOPICS
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 USER_KEYS = "user_keys"
-USER_KEYS_SCHEMA = pa.schema([pa.field("user_id", pa.string()), pa.field("user_key", pa.int64())])
+USER_KEYS_SCHEMA = pa.schema(
+    [
+        pa.field("user_id", pa.string()),
+        pa.field("user_key", pa.int64()),
+        # Whose the key's rows are: from after `since` up to and with `until`; null is unbounded.
+        pa.field("since", TIMESTAMP),
+        pa.field("until", TIMESTAMP),
+    ]
+)
+USER_CHANGES = "user_changes"
+USER_CHANGES_SCHEMA = pa.schema(
+    [
+        pa.field("change_id", pa.string()),
+        pa.field("kind", pa.string()),
+        pa.field("subject", pa.string()),
+        pa.field("key_id", pa.string()),
+        pa.field("at", TIMESTAMP),
+        pa.field("state", pa.string()),
+        # Random numbers, and nobody's once the order is settled: it then keeps none.
+        pa.field("user_keys", pa.list_(pa.int64())),
+        pa.field("removed", pa.int64()),
+        pa.field("purge_at", TIMESTAMP),
+    ]
+)
 NOT_FROM_BUS = -1
 """`topic_partition` and `topic_offset` of rows that were imported."""
 

@@ -27,7 +27,7 @@ def view_sql(view: str, source: str, keys: str, as_of: str | None) -> str:
     `as_of` is an ISO instant in UTC; rows from after it are not seen.
     """
     topic = VIEWS[view]
-    rows = _rows(topic, source, keys)
+    rows = _rows(topic, source, keys, as_of)
     accepted = f"SELECT * FROM ({rows}) t{_accepted_by(topic, as_of)}"
     if view in EVENT_KEYS:
         # Whether an event is the first of its id does not hang on when one asks.
@@ -42,12 +42,31 @@ def view_sql(view: str, source: str, keys: str, as_of: str | None) -> str:
     return f"SELECT * EXCLUDE (date) FROM ({accepted})"
 
 
-def _rows(topic: str, source: str, keys: str) -> str:
-    """Rows in the contract's columns; those of an erased reader find no key and are gone."""
+def _rows(topic: str, source: str, keys: str, as_of: str | None) -> str:
+    """Rows in the contract's columns; those of an erased reader find no key and are gone.
+
+    A merged reader's rows are the other's from the merge on.
+    """
     columns = [f.name for f in table_schema(topic)]
     select = ", ".join("k.user_id" if c == "user_key" else f"t.{c}" for c in columns)
-    join = f" JOIN {keys} k ON k.user_key = t.user_key" if has_user(topic) else ""
-    return f"SELECT {select} FROM {source} t{join}"
+    if not has_user(topic):
+        return f"SELECT {select} FROM {source} t"
+    joined = f"FROM {source} t JOIN {keys} k ON k.user_key = t.user_key AND {_valid(as_of)}"
+    if topic != "users":
+        return f"SELECT {select} {joined}"
+    # Of a merged reader's profile only what the other never said of themselves.
+    own = "(k.since IS NULL OR t.accepted_at > k.since)"
+    said = f"SELECT k.user_id, t.accepted_at, t.date {joined} WHERE {own}"
+    owners = f"SELECT user_id FROM ({said}) t{_accepted_by(topic, as_of)}"
+    return f"SELECT {select} {joined} WHERE {own} OR k.user_id NOT IN ({owners})"
+
+
+def _valid(as_of: str | None) -> str:
+    """The condition under which a key is its reader's at an instant, or now."""
+    if as_of is None:
+        return "k.until IS NULL"
+    moment = f"TIMESTAMPTZ '{as_of}'"
+    return f"(k.since IS NULL OR k.since <= {moment}) AND (k.until IS NULL OR k.until > {moment})"
 
 
 def _accepted_by(topic: str, as_of: str | None) -> str:

@@ -47,6 +47,8 @@ def valkey_command(
         return [
             *command,
             *("--appendonly", "yes", "--appendfsync", "everysec"),
+            # As commands, because a stream in binary form keeps its removed entries.
+            *("--aof-use-rdb-preamble", "no"),
             *("--maxmemory", "0", "--maxmemory-policy", "noeviction"),
             *("--stream-node-max-entries", "1000", "--stream-node-max-bytes", "65536"),
         ]

@@ -1,0 +1,114 @@
+"""Removes a reader's records from the Redis bus, for good: from its streams and from its file.
+
+Kafka has no such thing; there a record goes with its topic's retention.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import orjson
+import redis
+import structlog
+
+from feedrank_core.contracts.topics import DLQ_SUFFIX, Topic
+from feedrank_core.runtime import bus_redis_scripts as scripts
+from feedrank_core.runtime.bus import BusUnavailableError, Record, partition_of
+from feedrank_core.runtime.bus_redis_streams import PAGE_RECORDS, entry_id, to_record
+
+REWRITE_TIMEOUT_S = 60.0
+POLL_S = 0.05
+
+log = structlog.get_logger(__name__)
+
+
+def erase(client: redis.Redis, topic: Topic, user_id: str, until: datetime) -> int:
+    """Remove the reader's records accepted by then; how many. Of a `-dlq` those that carry one."""
+    is_twin = topic.name.endswith(DLQ_SUFFIX)
+    partition = 0 if is_twin else partition_of(user_id, topic.partitions)
+    removed = 0
+    for page in _pages(client, topic, partition, None if is_twin else user_id):
+        if is_twin:
+            gone = [r for r in page if _carries(r, user_id) and r.published_at <= until]
+        else:
+            gone = [r for r in page if _accepted_at(r) <= until]
+        removed += remove(client, gone)
+    return removed
+
+
+def remove(client: redis.Redis, records: Sequence[Record]) -> int:
+    """Remove these entries; how many were there."""
+    if not records:
+        return 0
+    with client.pipeline(transaction=False) as pipe:
+        for record in records:
+            stream = scripts.stream_key(record.topic, record.partition)
+            pipe.xdel(stream, entry_id(record.offset))
+        return sum(pipe.execute())
+
+
+def rewrite_file(client: redis.Redis) -> None:
+    """Have the server write its append-only file anew, without what was removed. Blocks.
+
+    Raises: BusUnavailableError when it takes too long.
+    """
+    if _persistence(client).get("aof_enabled") != 1:
+        return
+    try:
+        client.bgrewriteaof()
+    except redis.ResponseError as error:
+        # One is under way and began before the removal: the server starts another after it.
+        if "already in progress" not in str(error):
+            raise
+    deadline = time.monotonic() + REWRITE_TIMEOUT_S
+    while _is_rewriting(_persistence(client)):
+        if time.monotonic() > deadline:
+            raise BusUnavailableError("the bus did not rewrite its file in time")
+        time.sleep(POLL_S)
+
+
+def _persistence(client: redis.Redis) -> dict[str, Any]:
+    return cast("dict[str, Any]", client.info("persistence"))
+
+
+def _is_rewriting(state: dict[str, Any]) -> bool:
+    return bool(state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"])
+
+
+def _pages(
+    client: redis.Redis, topic: Topic, partition: int, key: str | None
+) -> Iterator[list[Record]]:
+    """The partition's records (of a key), a page's worth at a time."""
+    stream, start = scripts.stream_key(topic.name, partition), "-"
+    select = client.register_script(scripts.SELECT)
+    while start:
+        args = [start, PAGE_RECORDS, "" if key is None else key]
+        following, entries = cast(list, select(keys=[stream], args=args))
+        if entries:
+            yield [
+                to_record(topic.name, partition, entry, dict(zip(f[::2], f[1::2], strict=True)))
+                for entry, f in entries
+            ]
+        start = following.decode()
+
+
+def _accepted_at(record: Record) -> datetime:
+    """When the record was accepted; a withdrawal has no instant and is always of the past."""
+    if record.value is None:
+        return datetime.min.replace(tzinfo=UTC)
+    try:
+        return datetime.fromisoformat(orjson.loads(record.value)["accepted_at"])
+    except (ValueError, KeyError, TypeError):
+        return record.published_at
+
+
+def _carries(record: Record, user_id: str) -> bool:
+    """Whether a dead letter holds a record of this reader."""
+    letter = orjson.loads(record.value or b"{}")
+    return letter.get("key") == user_id or user_id.encode() in base64.b64decode(
+        letter.get("value", "")
+    )

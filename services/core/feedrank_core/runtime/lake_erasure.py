@@ -1,0 +1,165 @@
+"""Applies erasures and merges to the lake, so that a crash at any step is made good by a repeat.
+
+    begun     the tombstone stands: no writer takes in what was accepted before it
+    applied   the reader's keys are gone (or the other's); no view shows the rows, most are deleted
+    settled   every writer has passed the tombstone, and a second sweep found what they had in hand
+    done      the files that held the rows are removed
+
+Between `apply` and `settle` the caller waits until the sink is past everything that was on the
+bus when `apply` returned: a batch that was read before the tombstone stood is in the lake by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from deltalake.exceptions import DeltaError
+
+from feedrank_core.contracts.user_changes import ChangeKind, UserChange
+from feedrank_core.runtime.lake import Lake, LakeError
+from feedrank_core.runtime.lake_changes import Progress
+from feedrank_core.runtime.lake_keys import Rows
+from feedrank_core.runtime.lake_schema import USER_CHANGES, USER_KEYS
+from feedrank_core.runtime.lake_sweep import USER_TABLES, Holding, keys_with_rows, sweep
+from feedrank_core.runtime.subjects import Subjects
+
+Row = dict[str, Any]
+
+
+class LakeEraser:
+    """One at a time a lake. Every step may be repeated; each raises LakeError."""
+
+    def __init__(self, lake: Lake, *, grace: timedelta) -> None:
+        self._lake = lake
+        self._book, self._keys = lake.changes, lake.keys
+        self._subjects = Subjects.of_lake(lake.root)
+        self._grace = grace
+
+    def apply(self, changes: Sequence[UserChange]) -> None:
+        """Refuse what comes from before each order, and hide what is there. In their order."""
+        with self._translated():
+            for change in changes:
+                row = self._row_of(change)
+                if row["state"] == Progress.BEGUN:
+                    row["removed"] += self._carry_out(change, row["user_keys"])
+                    row["state"] = Progress.APPLIED
+                    # Its commit also tells every sink to read the keys anew.
+                    self._book.put([row])
+
+    def settle(self, changes: Sequence[UserChange], now: datetime) -> dict[str, Row]:
+        """Sweep once more, after every writer has passed the orders; their rows by change id."""
+        with self._translated():
+            rows = {c.change_id: self._row_of(c) for c in changes}
+            applied = [c for c in changes if rows[c.change_id]["state"] == Progress.APPLIED]
+            held = [self._holding(c, rows[c.change_id]["user_keys"]) for c in applied]
+            sweep(self._lake.table, held)
+            for change, holding in zip(applied, held, strict=True):
+                row = rows[change.change_id]
+                row["removed"] += holding.found + self._carry_out(change, self._strays(change))
+                row["state"], row["user_keys"] = Progress.SETTLED, []
+                row["purge_at"] = now + self._grace
+            erased = [r for r in rows.values() if r["kind"] == ChangeKind.ERASE]
+            self._book.put(erased, gone=[c for c in rows if rows[c] not in erased])
+            return rows
+
+    def purge(self, now: datetime) -> list[Row]:
+        """Remove the files of settled erasures whose grace is over; the rows that are done now."""
+        with self._translated():
+            settled = [r for r in self._book.rows() if r["state"] == Progress.SETTLED]
+            due = [r for r in settled if r["purge_at"] <= now]
+            if due:
+                for name in (*USER_TABLES, USER_KEYS, USER_CHANGES):
+                    self._lake.vacuum(name, self._grace)
+                for row in due:
+                    row["state"] = Progress.DONE
+                self._book.put(due)
+            return due
+
+    def _row_of(self, change: UserChange) -> Row:
+        """The order's row in the book, begun if it was not."""
+        known = self._book.rows(change.change_id)
+        if known:
+            return known[0]
+        # Keys given after the order are those of somebody who came back.
+        keys = self._keys.keys_of(change.user_id, before=change.accepted_at)
+        row = self._new_row(change.change_id, change.kind, change.user_id, change.accepted_at)
+        row |= {"state": Progress.BEGUN, "user_keys": keys}
+        former = self._former_readers(change, keys) if change.kind is ChangeKind.ERASE else []
+        self._book.put([row, *former])
+        return row
+
+    def _former_readers(self, change: UserChange, keys: list[int]) -> list[Row]:
+        """Tombstones of those who were merged into an erased reader, up to their merge."""
+        rows: list[Row] = []
+        for number, (user_id, until) in enumerate(self._keys.former_owners(keys)):
+            change_id = f"{change.change_id}-{number}"
+            row = self._new_row(change_id, ChangeKind.ERASE, user_id, until)
+            rows.append(row | {"state": Progress.DONE, "user_keys": []})
+        return rows
+
+    def _new_row(self, change_id: str, kind: ChangeKind, user_id: str, at: datetime) -> Row:
+        return {
+            "change_id": change_id,
+            "kind": kind.value,
+            "subject": self._subjects.of(user_id),
+            "key_id": self._subjects.key_id,
+            "at": at,
+            "removed": 0,
+            "purge_at": None,
+        }
+
+    def _carry_out(self, change: UserChange, keys: list[int]) -> int:
+        """Drop or move these keys, and sweep their rows; how many rows it concerned."""
+        if change.kind is ChangeKind.MERGE:
+            self._keys.rewrite(keys, partial(_moved, change=change))
+        else:
+            self._keys.rewrite(keys, lambda rows: [])
+            past = self._keys.rows_naming(change.user_id)
+            self._keys.rewrite({r["user_key"] for r in past}, partial(_unnamed, change=change))
+        holding = self._holding(change, keys)
+        sweep(self._lake.table, [holding])
+        return holding.found
+
+    def _holding(self, change: UserChange, keys: list[int]) -> Holding:
+        at, is_erasure = change.accepted_at, change.kind is ChangeKind.ERASE
+        return Holding(keys, at, is_erasure, partial(self._keys.assign, change.user_id, at))
+
+    def _strays(self, change: UserChange) -> list[int]:
+        """Keys that a sink gave, for older rows, while it did not know of the order yet."""
+        keys = self._keys.keys_of(change.user_id, before=change.accepted_at)
+        return sorted(keys_with_rows(self._lake.table, keys, until=change.accepted_at))
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, DeltaError) as error:
+            raise LakeError(
+                f"the lake {self._lake.root} cannot be written, the order is tried again: {error};"
+                " free space or mend the folder's permissions"
+            ) from error
+
+
+def _moved(rows: Rows, *, change: UserChange) -> Rows:
+    """The rows of a key that is another reader's from the order on."""
+    moved: Rows = []
+    for row in rows:
+        if row["user_id"] == change.user_id and row["until"] is None:
+            moved.append(row | {"user_id": change.into, "since": change.accepted_at})
+            row["until"] = change.accepted_at
+        moved.append(row)
+    return moved
+
+
+def _unnamed(rows: Rows, *, change: UserChange) -> Rows:
+    """The rows of keys that went to others, without the erased reader's name."""
+
+    def is_theirs(row: Row) -> bool:
+        ended = row["until"] is not None and row["until"] <= change.accepted_at
+        return row["user_id"] == change.user_id and ended
+
+    return [row for row in rows if not is_theirs(row)]
