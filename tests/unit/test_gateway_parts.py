@@ -12,9 +12,9 @@ import pytest
 from feedrank_core.contracts.bundle import MANIFEST, Part, Stage
 from feedrank_core.contracts.ids import ExternalId
 from feedrank_core.runtime.bundle_store import BundleStore
+from feedrank_core.runtime.secret_file import load_secret
 from feedrank_gateway.breaker import Breaker
 from feedrank_gateway.bundle_watcher import BundleWatcher
-from feedrank_core.runtime.secret_file import load_secret
 from feedrank_gateway.cursor import Cursor, CursorCodec
 from feedrank_gateway.query import InvalidQueryError, check_user_id
 from gateway_world import FIRST, SECOND, StillPointer, write_bundle

@@ -14,12 +14,11 @@ from feedrank_core.runtime.bus_open import open_bus
 from feedrank_core.runtime.http import create_app
 from feedrank_core.runtime.logs import configure
 from feedrank_core.runtime.metrics import Metrics
+from feedrank_core.runtime.secret_file import load_secret
 
 from feedrank_gateway.adapters.redis_cache import RedisCache
 from feedrank_gateway.adapters.redis_pointer import RedisPointer
 from feedrank_gateway.bundle_watcher import BundleWatcher
-from feedrank_core.runtime.secret_file import load_secret
-
 from feedrank_gateway.cursor import CursorCodec
 from feedrank_gateway.feed import FeedService
 from feedrank_gateway.ports import Cache

@@ -107,7 +107,11 @@ def _sweep_day(
         if old < mine.num_rows:
             later = f"{on_day} AND {holding.keyed} AND accepted_at > {_instant(holding.at)}"
             key = holding.new_key()
-            _commit(lambda later=later, key=key: opened().update({"user_key": str(key)}, predicate=later))
+            _commit(
+                lambda later=later, key=key: opened().update(
+                    {"user_key": str(key)}, predicate=later
+                )
+            )
     if gone:
         _commit(lambda: opened().delete(f"{on_day} AND ({' OR '.join(gone)})"))
 
