@@ -109,7 +109,9 @@ def test_erased_records_are_in_no_stream_and_not_in_the_servers_file(
         twin = with_dead_letters()[USERS.dlq]
         assert bus.erase([USERS], "needle", at) == 700
         assert bus.erase([twin], read_.key, datetime.now(UTC)) == 1
-        bus.rewrite_file()
+        assert bus.begin_rewrite()
+        while bus.is_rewriting():
+            time.sleep(0.02)
         with bus.consumer([USERS], group="h", member="a") as consumer:
             found = read(consumer, 701)
             assert [r.key for r in found].count("needle") == 1

@@ -11,7 +11,16 @@ import pytest
 import pytest_asyncio
 from feedrank_core.contracts.events import Impression, Interaction
 from feedrank_core.contracts.items import Item
-from feedrank_core.contracts.topics import IMPRESSIONS, INTERACTIONS, ITEMS, TOPICS, USERS, Topic
+from feedrank_core.contracts.topics import (
+    CHANGE_REPORTS,
+    IMPRESSIONS,
+    INTERACTIONS,
+    ITEMS,
+    TOPICS,
+    USER_CHANGES,
+    USERS,
+    Topic,
+)
 from feedrank_core.runtime.bus import Record
 from feedrank_core.runtime.bus_memory import MemoryBus
 from feedrank_ingestion.app import create_intake
@@ -139,5 +148,5 @@ async def test_what_was_taken_and_refused_is_counted(client: httpx.AsyncClient) 
 
 
 def test_every_topic_of_the_intake_names_it_as_writer() -> None:
-    written = {IMPRESSIONS, INTERACTIONS, ITEMS, USERS}
+    written = {IMPRESSIONS, INTERACTIONS, ITEMS, USERS, USER_CHANGES, CHANGE_REPORTS}
     assert {t for t in TOPICS.values() if "ingestion" in t.writers} == written

@@ -32,6 +32,10 @@ OPERATIONS = {
         "PUT /v1/items/{item_id}",
         "PUT /v1/users/{user_id}",
         "DELETE /v1/items/{item_id}",
+        "DELETE /v1/users/{user_id}",
+        "POST /v1/users/{user_id}:merge",
+        "GET /v1/users/{user_id}/erasure",
+        "GET /v1/receipts/{receipt_id}",
     },
 }
 SLOW = [

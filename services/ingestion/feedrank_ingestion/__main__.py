@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from threading import Thread
 from typing import Annotated
 
 import orjson
@@ -14,8 +15,15 @@ from feedrank_core.runtime.logs import configure
 from feedrank_core.runtime.metrics import Metrics
 from feedrank_core.runtime.serving import serve as serve_http
 from feedrank_core.runtime.serving import start_probe_server
+from feedrank_core.runtime.subjects import Subjects
 
-from feedrank_ingestion.app import SERVICE, build_bus, create_intake, create_lake_sink
+from feedrank_ingestion.app import (
+    SERVICE,
+    build_bus,
+    create_intake,
+    create_lake_sink,
+    create_order_follower,
+)
 from feedrank_ingestion.collect import CollectTimeoutError
 from feedrank_ingestion.collect import collect as collect_run
 from feedrank_ingestion.lake_sink import ReplacedBusError
@@ -29,24 +37,45 @@ def serve() -> None:
     """Serve the HTTP intake."""
     settings = Settings.at_start()
     configure(SERVICE)
-    serve_http(create_intake(build_bus(settings)), settings.host, settings.ingestion_port)
+    intake = create_intake(build_bus(settings), subjects=Subjects.of_lake(settings.place.lake))
+    serve_http(intake, settings.host, settings.ingestion_port)
 
 
 @app.command()
 def lake_sink() -> None:
-    """Move what the bus holds into the lake."""
+    """Move what the bus holds into the lake, and carry out erasures and merges there."""
     settings = Settings.at_start()
     configure("lake_sink")
     metrics = Metrics(SERVICE)
     sink = create_lake_sink(settings, metrics)
+    orders = create_order_follower(settings, metrics)
+
+    def stop(*_: object) -> None:
+        sink.stop()
+        orders.stop()
+
+    def follow_orders() -> None:
+        # Without it erasures would wait unseen: the process ends with it and is started anew.
+        try:
+            orders.run()
+        finally:
+            stop()
+
+    def ready() -> str | None:
+        return sink.ready() or orders.trouble
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sink.stop())
-    probes = start_probe_server(metrics, sink.ready, settings.host, settings.lake_sink_port)
+        signal.signal(number, stop)
+    probes = start_probe_server(metrics, ready, settings.host, settings.lake_sink_port)
+    beside = Thread(target=follow_orders, name="orders")
+    beside.start()
     try:
         sink.run()
     except ReplacedBusError as error:
         _fail(error)
     finally:
+        stop()
+        beside.join()
         probes.shutdown()
 
 

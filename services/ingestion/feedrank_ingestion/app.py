@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from fastapi import FastAPI
 from feedrank_core.runtime.bus import Bus
 from feedrank_core.runtime.bus_open import open_bus
 from feedrank_core.runtime.http import create_app
 from feedrank_core.runtime.lake import Lake
+from feedrank_core.runtime.lake_erasure import LakeEraser
 from feedrank_core.runtime.metrics import Metrics
+from feedrank_core.runtime.subjects import Subjects
 
 from feedrank_ingestion.lake_sink import LakeSink
+from feedrank_ingestion.order_follower import OrderFollower
 from feedrank_ingestion.publishing import GroupPublisher
+from feedrank_ingestion.receipts import ReceiptBook
 from feedrank_ingestion.routes import describe, router
 from feedrank_ingestion.settings import Settings
+from feedrank_ingestion.user_routes import user_router
 
 SERVICE = "ingestion"
 
@@ -26,10 +33,17 @@ def build_bus(settings: Settings) -> Bus:
     return open_bus(settings.bus_url)
 
 
-def create_intake(bus: Bus, metrics: Metrics | None = None) -> FastAPI:
-    """The intake over a bus. It starts without one and is ready once the bus answers."""
+def create_intake(
+    bus: Bus, metrics: Metrics | None = None, *, subjects: Subjects | None = None
+) -> FastAPI:
+    """The intake over a bus. It starts without one and is ready once the bus answers.
+
+    `subjects` is that of the lake, so that receipts are found by a reader's id; without it they
+    are found by their own.
+    """
     metrics = metrics or Metrics(SERVICE)
     publisher = GroupPublisher(bus)
+    receipts = ReceiptBook(bus, subjects or Subjects(secrets.token_bytes()))
 
     async def ready() -> str | None:
         await asyncio.to_thread(bus.ping)
@@ -38,13 +52,16 @@ def create_intake(bus: Bus, metrics: Metrics | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         publisher.start()
+        receipts.start()
         yield
+        receipts.stop()
         await asyncio.to_thread(publisher.stop)
 
     app = create_app(
         title="Feedrank ingestion", metrics=metrics, ready=ready, public=True, lifespan=lifespan
     )
     app.include_router(router(publisher, metrics))
+    app.include_router(user_router(publisher, receipts))
     describe(app)
     return app
 
@@ -57,4 +74,13 @@ def create_lake_sink(settings: Settings, metrics: Metrics) -> LakeSink:
         metrics=metrics,
         max_rows=settings.lake_sink_rows,
         max_seconds=settings.lake_sink_seconds,
+    )
+
+
+def create_order_follower(settings: Settings, metrics: Metrics) -> OrderFollower:
+    """What carries erasures and merges out on the settings' lake and bus."""
+    lake = Lake(settings.place.lake)
+    grace = timedelta(hours=settings.lake_erase_grace_hours)
+    return OrderFollower(
+        bus=build_bus(settings), lake=lake, eraser=LakeEraser(lake, grace=grace), metrics=metrics
     )

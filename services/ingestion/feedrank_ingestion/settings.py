@@ -22,3 +22,5 @@ class Settings(InstallationSettings):
     """Rows of one poll: what the sink holds in memory and appends at most."""
     lake_sink_seconds: float = Field(default=2.0, gt=0)
     """How long the sink gathers rows for one append at most."""
+    lake_erase_grace_hours: int = Field(default=24, ge=0)
+    """How long files with an erased reader's rows stay for those who read them just then."""

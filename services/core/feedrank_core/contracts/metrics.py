@@ -62,6 +62,8 @@ METRICS: tuple[MetricSpec, ...] = (
     _counter("ingestion", "sink_rejected_total", "Records sent to the dead letters.", "topic"),
     _counter("ingestion", "sink_failures_total", "Batches that the lake or bus refused at first."),
     _gauge("ingestion", "sink_lag_records", "Records on the bus and not in the lake.", "topic"),
+    _counter("ingestion", "user_changes_total", "Orders that the lake has settled.", "kind"),
+    _gauge("ingestion", "user_changes_waiting", "Orders applied and not yet settled."),
     _histogram("ingestion", "sink_append_seconds", "Time to add one batch to the lake.", "topic"),
     _counter("gateway", "requests_total", "Feeds answered.", "surface", "status"),
     _histogram("gateway", "feed_seconds", "Time to answer one feed."),

@@ -16,8 +16,9 @@ from feedrank_core.contracts.base import Message, Timestamp
 from feedrank_core.contracts.ids import ExternalId
 
 LAKE_GROUP = "lake_eraser"
+STREAM_GROUP = "feature_store"
 FEATURES_GROUP = "feature_eraser"
-ORDER_GROUPS = (LAKE_GROUP, FEATURES_GROUP)
+ORDER_GROUPS = (LAKE_GROUP, STREAM_GROUP, FEATURES_GROUP)
 """Everyone who must have read an order before the bus may forget it."""
 
 
@@ -37,6 +38,7 @@ class Store(StrEnum):
 
     BUS = "bus"
     LAKE = "lake"
+    STREAM_STATE = "stream_state"
     FEATURE_TABLES = "feature_tables"
     ONLINE_STORE = "online_store"
     CACHE = "cache"

@@ -10,11 +10,11 @@ one within a partition, from 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import xxhash
 
@@ -137,4 +137,25 @@ class Bus(Protocol):
 
     def ping(self) -> None:
         """Raises: BusUnavailableError when the bus does not answer within a second."""
+        ...
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """What a bus can do that removes single records; Kafka's records only ever expire."""
+
+    def erase(self, topics: Iterable[Topic], user_id: str, until: datetime) -> int:
+        """Remove the reader's records accepted by then; how many. Raises: BusUnavailableError."""
+        ...
+
+    def remove(self, records: Sequence[Record]) -> int:
+        """Remove these records; how many were there. Raises: BusUnavailableError."""
+        ...
+
+    def begin_rewrite(self) -> bool:
+        """Have the server's file written anew; False while a former rewrite is under way."""
+        ...
+
+    def is_rewriting(self) -> bool:
+        """Whether the server's file may still hold what was removed."""
         ...

@@ -173,13 +173,18 @@ class RedisBus:
         with translated(self._url):
             return bus_redis_erasure.remove(self._client, records)
 
-    def rewrite_file(self) -> None:
-        """Return when the server's file no longer holds what was removed. Blocks.
+    def begin_rewrite(self) -> bool:
+        """Have the server's file written anew; False while a former rewrite is under way.
 
         Raises: BusUnavailableError.
         """
         with translated(self._url):
-            bus_redis_erasure.rewrite_file(self._client)
+            return bus_redis_erasure.begin_rewrite(self._client)
+
+    def is_rewriting(self) -> bool:
+        """Whether a rewrite of the server's file is under way. Raises: BusUnavailableError."""
+        with translated(self._url):
+            return bus_redis_erasure.is_rewriting(self._client)
 
     def close(self) -> None:
         """Release the bus's own connections."""

@@ -6,24 +6,17 @@ Kafka has no such thing; there a record goes with its topic's retention.
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import orjson
 import redis
-import structlog
 
 from feedrank_core.contracts.topics import DLQ_SUFFIX, Topic
 from feedrank_core.runtime import bus_redis_scripts as scripts
-from feedrank_core.runtime.bus import BusUnavailableError, Record, partition_of
+from feedrank_core.runtime.bus import Record, partition_of
 from feedrank_core.runtime.bus_redis_streams import PAGE_RECORDS, entry_id, to_record
-
-REWRITE_TIMEOUT_S = 60.0
-POLL_S = 0.05
-
-log = structlog.get_logger(__name__)
 
 
 def erase(client: redis.Redis, topic: Topic, user_id: str, until: datetime) -> int:
@@ -51,32 +44,26 @@ def remove(client: redis.Redis, records: Sequence[Record]) -> int:
         return sum(pipe.execute())
 
 
-def rewrite_file(client: redis.Redis) -> None:
-    """Have the server write its append-only file anew, without what was removed. Blocks.
+def begin_rewrite(client: redis.Redis) -> bool:
+    """Have the server write its append-only file anew; False while a former rewrite goes on.
 
-    Raises: BusUnavailableError when it takes too long.
+    A rewrite that began before a removal still holds what was removed.
     """
-    if _persistence(client).get("aof_enabled") != 1:
-        return
-    try:
+    if is_rewriting(client):
+        return False
+    if _persistence(client)["aof_enabled"]:
         client.bgrewriteaof()
-    except redis.ResponseError as error:
-        # One is under way and began before the removal: the server starts another after it.
-        if "already in progress" not in str(error):
-            raise
-    deadline = time.monotonic() + REWRITE_TIMEOUT_S
-    while _is_rewriting(_persistence(client)):
-        if time.monotonic() > deadline:
-            raise BusUnavailableError("the bus did not rewrite its file in time")
-        time.sleep(POLL_S)
+    return True
+
+
+def is_rewriting(client: redis.Redis) -> bool:
+    """Whether a rewrite of the append-only file is under way."""
+    state = _persistence(client)
+    return bool(state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"])
 
 
 def _persistence(client: redis.Redis) -> dict[str, Any]:
     return cast("dict[str, Any]", client.info("persistence"))
-
-
-def _is_rewriting(state: dict[str, Any]) -> bool:
-    return bool(state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"])
 
 
 def _pages(

@@ -36,7 +36,7 @@ class LakeEraser:
     def __init__(self, lake: Lake, *, grace: timedelta) -> None:
         self._lake = lake
         self._book, self._keys = lake.changes, lake.keys
-        self._subjects = Subjects.of_lake(lake.root)
+        self.subjects = Subjects.of_lake(lake.root)
         self._grace = grace
 
     def apply(self, changes: Sequence[UserChange]) -> None:
@@ -60,8 +60,9 @@ class LakeEraser:
             for change, holding in zip(applied, held, strict=True):
                 row = rows[change.change_id]
                 row["removed"] += holding.found + self._carry_out(change, self._strays(change))
-                row["state"], row["user_keys"] = Progress.SETTLED, []
-                row["purge_at"] = now + self._grace
+                row["state"], row["user_keys"] = Progress.DONE, []
+                if change.kind is ChangeKind.ERASE:
+                    row["state"], row["purge_at"] = Progress.SETTLED, now + self._grace
             erased = [r for r in rows.values() if r["kind"] == ChangeKind.ERASE]
             self._book.put(erased, gone=[c for c in rows if rows[c] not in erased])
             return rows
@@ -105,8 +106,8 @@ class LakeEraser:
         return {
             "change_id": change_id,
             "kind": kind.value,
-            "subject": self._subjects.of(user_id),
-            "key_id": self._subjects.key_id,
+            "subject": self.subjects.of(user_id),
+            "key_id": self.subjects.key_id,
             "at": at,
             "removed": 0,
             "purge_at": None,

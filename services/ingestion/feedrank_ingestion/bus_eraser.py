@@ -1,0 +1,154 @@
+"""Makes the bus forget an erased reader, once every store has read the order.
+
+Kafka forgets by its topics' retention, and the report says by when. The Redis bus forgets at
+once: records, the order itself, merges that name the reader, and the server's file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+import structlog
+from feedrank_core.contracts.base import Message
+from feedrank_core.contracts.topics import (
+    CHANGE_REPORTS,
+    TOPICS,
+    USER_CHANGES,
+    Topic,
+    with_dead_letters,
+)
+from feedrank_core.contracts.user_changes import (
+    LAKE_GROUP,
+    ORDER_GROUPS,
+    ChangeKind,
+    ChangeReport,
+    Store,
+    StoreState,
+    UserChange,
+)
+from feedrank_core.runtime.bus import Bus, Forgetful, Record
+from feedrank_core.runtime.change_reports import Reporter, report_on
+from feedrank_core.runtime.lake_schema import has_user
+from feedrank_core.runtime.subjects import Subjects
+
+EVERY_S = 1.0
+SEGMENT = timedelta(days=1)
+"""How much longer than its retention a record may lie in Kafka's segment that is written to."""
+FORGOTTEN_BY = USER_CHANGES.retention + SEGMENT
+"""After this no topic holds a trace of a reader: the orders are what is kept longest."""
+CARRIERS: tuple[Topic, ...] = tuple(
+    topic
+    for t in TOPICS.values()
+    if has_user(t.name) and t is not USER_CHANGES
+    for topic in (t, with_dead_letters()[t.dlq])
+)
+
+log = structlog.get_logger(__name__)
+
+Read = TypeVar("Read", bound=Message)
+
+
+class BusEraser:
+    """Waits for the readers of the orders, then removes. `step` never blocks for long."""
+
+    def __init__(
+        self, bus: Bus, reporter: Reporter, subjects: Subjects, *, clock: Callable[[], datetime]
+    ) -> None:
+        self._bus, self._reporter, self._subjects = bus, reporter, subjects
+        self._clock = clock
+        self._forgetful = bus if isinstance(bus, Forgetful) else None
+        self._waiting: list[tuple[Record, UserChange]] = []
+        self._in_file: list[ChangeReport] = []
+        self._is_rewriting = False
+        self._next = 0.0
+
+    def resume(self) -> None:
+        """Take up what a former process left: settled orders, and reports of unfinished work."""
+        if self._forgetful is None:
+            return
+        settled = self._bus.committed(USER_CHANGES, group=LAKE_GROUP)
+        orders = list(_held(self._bus, USER_CHANGES, UserChange))
+        self._waiting = [(r, c) for r, c in orders if r.offset < settled[r.partition]]
+        self._waiting = [(r, c) for r, c in self._waiting if c.kind is ChangeKind.ERASE]
+        reports = {r.key: report for r, report in _held(self._bus, CHANGE_REPORTS, ChangeReport)}
+        of_bus = [report for report in reports.values() if report.store is Store.BUS]
+        self._in_file = [report for report in of_bus if report.state is not StoreState.DONE]
+
+    def add(self, record: Record, change: UserChange) -> None:
+        """An order that the lake has settled. Raises: BusUnavailableError."""
+        if change.kind is not ChangeKind.ERASE:
+            return
+        if self._forgetful is not None:
+            self._waiting.append((record, change))
+            return
+        subject = self._subjects.of(change.user_id)
+        report = report_on(
+            change,
+            subject,
+            Store.BUS,
+            StoreState.EXPIRES,
+            now=self._clock(),
+            expires_at=change.accepted_at + FORGOTTEN_BY,
+        )
+        self._reporter.publish([report])
+
+    def step(self) -> None:
+        """Remove what may be, and report it once the server's file is without it.
+
+        Raises: BusUnavailableError.
+        """
+        if self._forgetful is None or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + EVERY_S
+        if self._waiting:
+            self._forget(self._forgetful)
+        if self._in_file:
+            self._rewrite(self._forgetful)
+
+    def _forget(self, bus: Forgetful) -> None:
+        read = min(self._bus.committed(USER_CHANGES, group=g)[0] for g in ORDER_GROUPS)
+        due = [(r, c) for r, c in self._waiting if r.offset < read]
+        if not due:
+            return
+        orders = [(r, c) for r, c in _held(self._bus, USER_CHANGES, UserChange) if r.offset < read]
+        for record, change in due:
+            user_id, at = change.user_id, change.accepted_at
+            removed = bus.erase(CARRIERS, user_id, at)
+            naming = [r for r, c in orders if user_id in (c.user_id, c.into) and c.accepted_at < at]
+            report = report_on(
+                change,
+                self._subjects.of(user_id),
+                Store.BUS,
+                StoreState.EXPIRES,
+                now=self._clock(),
+                removed=removed + len(naming) + 1,
+            )
+            # Before the order goes: whoever takes over after a crash finds the one or the other.
+            self._reporter.publish([report])
+            bus.remove([*naming, record])
+            self._in_file.append(report)
+            self._waiting.remove((record, change))
+            self._is_rewriting = False
+
+    def _rewrite(self, bus: Forgetful) -> None:
+        if not self._is_rewriting:
+            self._is_rewriting = bus.begin_rewrite()
+            return
+        if bus.is_rewriting():
+            return
+        done = {"state": StoreState.DONE, "reported_at": self._clock()}
+        self._reporter.publish([report.model_copy(update=done) for report in self._in_file])
+        log.info("bus_forgot", num=len(self._in_file))
+        self._in_file, self._is_rewriting = [], False
+
+
+def _held(bus: Bus, topic: Topic, model: type[Read]) -> Iterator[tuple[Record, Read]]:
+    """What a topic of one partition holds now."""
+    for record in bus.broadcast(topic):
+        if record is None:
+            return
+        if record.value is not None:
+            yield record, model.model_validate_json(record.value)
