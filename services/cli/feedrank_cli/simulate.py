@@ -11,12 +11,5 @@ from feedrank_cli.settings import load
 
 @simulate.callback()
 def place() -> None:
-    """Make a world: events in bulk, or the readers of the running services.
-
-    For example:
-
-        feedrank simulate bulk --out world --users 1000 --items 2000 --days 14
-
-        feedrank simulate live --world world --readers 50
-    """
+    """Tell the simulator where this machine listens."""
     os.environ.update(load().environment())

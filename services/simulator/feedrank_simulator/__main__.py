@@ -25,7 +25,11 @@ from feedrank_simulator.settings import Settings
 MAX_WORKERS = 8
 """A worker adds about 0.2 GB to the world that all share; see `feedrank bench simulate`."""
 
-app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    help="A world of readers: history in bulk, or readers of the running services.",
+    pretty_exceptions_enable=False,
+)
 
 Users = Annotated[int, typer.Option(min=1, help="Readers in the world.")]
 Items = Annotated[int, typer.Option(min=1, help="Items by the end of the last day.")]
@@ -95,7 +99,7 @@ def live(
 
     For example:
 
-        python -m feedrank_simulator live --world history --rounds 3
+        feedrank simulate live --world history --rounds 3
     """
     settings = Settings.at_start()
     try:
