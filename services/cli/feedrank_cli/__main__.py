@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from feedrank_cli.audit import audit
 from feedrank_cli.bench_command import bench
 from feedrank_cli.daily import daily
 from feedrank_cli.demo import demo
@@ -46,6 +47,7 @@ app = Application(
 for command in (up, down, status, logs, demo, daily, feed, evaluate, export, bench):
     app.command()(command)
 app.command("import")(import_data)
+app.add_typer(audit, name="audit")
 app.add_typer(simulate, name="simulate")
 
 if __name__ == "__main__":

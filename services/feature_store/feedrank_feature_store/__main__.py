@@ -39,7 +39,7 @@ def catalogue(as_of: AsOf) -> None:
 
 @app.command()
 def features(as_of: AsOf) -> None:
-    """Write the feature tables, apply and materialise them, rewrite what readers have seen."""
+    """Write the feature tables, apply and materialise them."""
     from feedrank_feature_store.app import extract_features
 
     configure("feature_store")
@@ -48,7 +48,7 @@ def features(as_of: AsOf) -> None:
 
 @app.command()
 def serve() -> None:
-    """Follow the bus and keep `seen:` current until told to stop."""
+    """Fold the log into the state and show what changed until told to stop."""
     from feedrank_feature_store.app import follow
 
     configure("feature_store")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event, Lock, Thread
 
 import structlog
@@ -20,14 +23,15 @@ from feedrank_core.runtime.serving import start_probe_server
 
 from feedrank_feature_store.adapters.feast_online import FeastOnline
 from feedrank_feature_store.consumer import GROUP, PAUSE_S, StreamFollower
-from feedrank_feature_store.priors import LatestPriors
+from feedrank_feature_store.differences import Comparison
+from feedrank_feature_store.priors import NO_PRIORS, LatestPriors, read_priors
 from feedrank_feature_store.settings import Settings
 from feedrank_feature_store.stream.cache_keys import CacheKeys
 from feedrank_feature_store.stream.inputs import FOLDED
 from feedrank_feature_store.stream.item_statistics import ItemStatistics
 from feedrank_feature_store.stream.lake_log import LakeLog, open_state
 from feedrank_feature_store.stream.online import OnlineWriter
-from feedrank_feature_store.stream.state import StateInUseError, only_one
+from feedrank_feature_store.stream.state import State, StateInUseError, only_one
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +65,47 @@ def put_online(settings: Settings, as_of: datetime) -> None:
     apply(store)
     materialise(store, as_of)
     log.info("features_online", as_of=as_of.isoformat())
+
+
+def audit_skew(settings: Settings, *, wait_s: float) -> Comparison:
+    """Compare the stream's state, as last saved, with the batch over the same records. Blocks.
+
+    Waits up to `wait_s` until the lake holds what the state does. Raises: AuditError.
+    """
+    from feedrank_feature_store.skew import compare
+
+    if not (settings.place.stream / "data.mdb").exists():
+        raise AuditError(f"{settings.place.stream} holds no state: the stream has not run here")
+    lake = Lake(settings.place.lake)
+    with closing(State(settings.place.stream, read_only=True)) as state:
+        until: dict[str, dict[int, int]] = {topic.name: {} for topic in FOLDED}
+        for (topic, partition), offset in state.positions.items():
+            until[topic][partition] = offset
+        _wait_for_lake(lake, until, wait_s)
+        with (
+            TemporaryDirectory(prefix="feedrank-skew-") as work,
+            lake.connect(until=until) as connection,
+        ):
+            priors = read_priors(settings.place.features) or NO_PRIORS
+            return compare(state, connection, Path(work), priors)
+
+
+class AuditError(RuntimeError):
+    """There is nothing to compare, or not yet."""
+
+
+def _wait_for_lake(lake: Lake, until: Mapping[str, Mapping[int, int]], wait_s: float) -> None:
+    deadline = time.monotonic() + wait_s
+    while True:
+        behind = 0
+        for topic, ends in until.items():
+            held = lake.positions(topic)
+            behind += sum(max(0, end - held.get(p, 0)) for p, end in ends.items() if p >= 0)
+        if not behind:
+            return
+        if time.monotonic() > deadline:
+            raise AuditError(f"{behind} records of the state are not in the lake: is its sink up?")
+        time.sleep(PAUSE_S)
 
 
 def follow(settings: Settings) -> None:
