@@ -1,11 +1,15 @@
 """Stream and batch: equal in every feature of every entity, and a planted difference is named."""
 
+import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from feedrank_cli.audit import as_json, summary, table
+from feedrank_cli.bench.movielens import DATA_VARIABLE
 from feedrank_core.contracts.features import Counter, Priors
 from feedrank_core.contracts.ids import item_key
 from feedrank_core.contracts.topics import INTERACTIONS
@@ -215,3 +219,22 @@ def test_a_lake_behind_the_state_is_waited_for_and_then_told(settings):
 def test_without_a_state_there_is_nothing_to_compare(settings):
     with pytest.raises(AuditError, match="holds no state"):
         audited(settings)
+
+
+def test_movielens_imported_gives_the_same_features(settings):
+    folder = os.environ.get(DATA_VARIABLE)
+    if folder is None:
+        pytest.skip(f"{DATA_VARIABLE} names no folder with MovieLens 100K")
+    environment = os.environ | {"FEEDRANK_HOME": str(settings.home)}
+    command = [sys.executable, "-m", "feedrank_cli", "import", "movielens", folder]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    with only_one(settings.place.stream):
+        state = State(settings.place.stream)
+        imports = LakeLog(Lake(settings.place.lake), state)
+        while imports.follow_imports():
+            pass
+        state.checkpoint(now_s=START.timestamp())
+        state.close()
+    comparison = audited(settings)
+    assert comparison.told == []
+    assert (comparison.users, comparison.items) == (943, 1682)

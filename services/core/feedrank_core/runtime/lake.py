@@ -129,6 +129,7 @@ class Lake:
         table = self.table(topic)
         if table is None:
             return
+        self.keys.catch_up()
         rows = table.to_pyarrow_dataset().scanner(filter=between(starts, ends))
         for batch in rows.to_batches():
             if batch.num_rows:

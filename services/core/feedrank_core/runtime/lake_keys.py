@@ -145,9 +145,15 @@ class UserKeys:
                     break
         return pa.array(found, pa.int64()) if any(k is not None for k in found) else None
 
-    def restore(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows with `user_id` in the place of `user_key`; those of an erased reader gone."""
+    def catch_up(self) -> None:
+        """See what other processes assigned or dropped meanwhile."""
         self._refresh()
+
+    def restore(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows with `user_id` in the place of `user_key`, as of the last `catch_up`.
+
+        Those of an erased reader are gone.
+        """
         index = batch.schema.get_field_index("user_key")
         ids = self._ids.take(pc.index_in(batch.column(index), self._keys))
         restored = batch.set_column(index, pa.field("user_id", pa.string()), ids)

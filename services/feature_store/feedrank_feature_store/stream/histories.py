@@ -8,7 +8,6 @@ ends. Most actions are the newest: they are appended without a look at the rest.
 from __future__ import annotations
 
 import struct
-from bisect import insort
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -52,13 +51,11 @@ def pack(actions: Sequence[Action]) -> bytes:
 
 def extend(packed: bytes, newer: Iterable[Action], *, limit: int = HISTORY_LENGTH) -> bytes:
     """The history with these actions where they belong: the last `limit` of all."""
-    for action in newer:
-        if packed and action < _last(packed):
-            actions = unpack(packed)
-            insort(actions, action)
-            packed = pack(actions[-limit:])
-        else:
-            packed = _append(packed, action, limit)
+    added = sorted(newer)
+    if packed and added and added[0] < _last(packed):
+        return pack(sorted([*unpack(packed), *added])[-limit:])
+    for action in added:
+        packed = _append(packed, action, limit)
     return packed
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import structlog
 from feedrank_core.contracts.topics import IMPRESSIONS, INTERACTIONS, ITEMS, RETENTION, USERS
 from feedrank_core.runtime.lake import Lake
@@ -50,12 +51,12 @@ class LakeLog:
 
     def fill(self, topic: str, partition: int, start: int, end: int) -> int:
         """Fold a partition's rows from `start` up to `end`; how many the lake had."""
-        num_rows = 0
-        for batch in self._lake.read(topic, starts={partition: start}, ends={partition: end}):
-            self._folder.fold(from_lake(topic, batch))
-            num_rows += batch.num_rows
+        # As one table: a batch a file of the lake may be a handful of rows.
+        batches = [*self._lake.read(topic, starts={partition: start}, ends={partition: end})]
+        if batches:
+            self._folder.fold(from_lake(topic, pa.Table.from_batches(batches)))
         self._state.positions[topic, partition] = end
-        return num_rows
+        return sum(batch.num_rows for batch in batches)
 
 
 def open_state(folder: Path, lake: Lake) -> State:
