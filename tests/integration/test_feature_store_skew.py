@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from feature_world import world
 from feedrank_cli.audit import as_json, summary, table
 from feedrank_cli.bench.movielens import DATA_VARIABLE
 from feedrank_core.contracts.features import Counter, Priors
@@ -238,3 +239,16 @@ def test_movielens_imported_gives_the_same_features(settings):
     comparison = audited(settings)
     assert comparison.told == []
     assert (comparison.users, comparison.items) == (943, 1682)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_state_built_from_a_lake_with_everything_that_is_hard_is_the_same(settings, seed):
+    records, lake = world(seed), Lake(settings.place.lake)
+    for topic in FOLDED:
+        rows = getattr(records, topic.name)
+        lake.append(topic.name, rows, positions={0: len(rows)} if rows else None)
+    with only_one(settings.place.stream):
+        open_state(settings.place.stream, lake).close()
+    comparison = audited(settings)
+    assert comparison.told == []
+    assert comparison.users > 5 and comparison.items > 20
