@@ -8,8 +8,8 @@ from pathlib import Path
 import kafka
 import pytest
 from feedrank_core.contracts.topics import ITEMS, VERDICTS, with_dead_letters
-from feedrank_core.runtime.bus import BusUnavailableError
-from feedrank_core.runtime.bus_kafka import KafkaBus, KafkaPublisher, TopicMismatchError
+from feedrank_core.runtime.bus import BusUnavailableError, TopicMismatchError
+from feedrank_core.runtime.bus_kafka import KafkaBus, KafkaPublisher
 from feedrank_core.runtime.bus_kafka_connection import Connection
 from integration.bus_contract import LEASE_S, BusContract, Outage, outgoing, read
 from integration.kafka_servers import BOOTSTRAP, OwnBroker, require_kafka

@@ -37,7 +37,11 @@ def serve() -> None:
     """Serve the HTTP intake."""
     settings = Settings.at_start()
     configure(SERVICE)
-    intake = create_intake(build_bus(settings), subjects=Subjects.of_lake(settings.place.lake))
+    intake = create_intake(
+        build_bus(settings),
+        subjects=Subjects.of_lake(settings.place.lake),
+        max_waiting_bytes=settings.intake_waiting_bytes,
+    )
     serve_http(intake, settings.host, settings.ingestion_port)
 
 

@@ -17,12 +17,13 @@ from feedrank_core.runtime.lake_erasure import LakeEraser
 from feedrank_core.runtime.metrics import Metrics
 from feedrank_core.runtime.subjects import Subjects
 
+from feedrank_ingestion.admission import Admission, OverCapacityError
 from feedrank_ingestion.lake_sink import LakeSink
 from feedrank_ingestion.order_follower import OrderFollower
 from feedrank_ingestion.publishing import GroupPublisher
 from feedrank_ingestion.receipts import ReceiptBook
-from feedrank_ingestion.routes import describe, router
-from feedrank_ingestion.settings import Settings
+from feedrank_ingestion.routes import describe, on_over_capacity, router
+from feedrank_ingestion.settings import MAX_WAITING_BYTES, Settings
 from feedrank_ingestion.user_routes import user_router
 
 SERVICE = "ingestion"
@@ -34,18 +35,28 @@ def build_bus(settings: Settings) -> Bus:
 
 
 def create_intake(
-    bus: Bus, metrics: Metrics | None = None, *, subjects: Subjects | None = None
+    bus: Bus,
+    metrics: Metrics | None = None,
+    *,
+    subjects: Subjects | None = None,
+    max_waiting_bytes: int = MAX_WAITING_BYTES,
 ) -> FastAPI:
-    """The intake over a bus. It starts without one and is ready once the bus answers.
+    """The intake over a bus. It starts without one and is ready once the bus and its topics are.
 
     `subjects` is that of the lake, so that receipts are found by a reader's id; without it they
-    are found by their own.
+    are found by their own. Requests beyond `max_waiting_bytes` of unanswered bodies are told to
+    come back.
     """
     metrics = metrics or Metrics(SERVICE)
     publisher = GroupPublisher(bus)
     receipts = ReceiptBook(bus, subjects or Subjects(secrets.token_bytes()))
+    have_topics = False
 
     async def ready() -> str | None:
+        nonlocal have_topics
+        if not have_topics:
+            await asyncio.to_thread(bus.create_topics)
+            have_topics = True
         await asyncio.to_thread(bus.ping)
         return None
 
@@ -60,8 +71,9 @@ def create_intake(
     app = create_app(
         title="Feedrank ingestion", metrics=metrics, ready=ready, public=True, lifespan=lifespan
     )
-    app.include_router(router(publisher, metrics))
+    app.include_router(router(publisher, Admission(max_waiting_bytes), metrics))
     app.include_router(user_router(publisher, receipts))
+    app.add_exception_handler(OverCapacityError, on_over_capacity)
     describe(app)
     return app
 

@@ -10,26 +10,29 @@ import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from queue import Empty, Full, Queue
+from queue import Empty, SimpleQueue
 from threading import Thread
 
 from feedrank_core.contracts.topics import TOPICS
 from feedrank_core.runtime.bus import Bus, BusUnavailableError, Outgoing, Publisher
 
 Batch = Mapping[str, Sequence[Outgoing]]
+Waiting = tuple[Batch, Future[None]]
 
-MAX_WAITING = 256
-"""Requests that may wait for the bus: at 1 MiB a body, 256 MiB of memory at the worst."""
 MAX_GROUP = 5_000
 """Records of one group: some 2 MB, which a bus takes within a few tens of milliseconds."""
 
 
 class GroupPublisher:
-    """Publishes from a thread of its own. `hold` returns once the bus holds all of a batch."""
+    """Publishes from a thread of its own. `hold` returns once the bus holds all of a batch.
+
+    How much may wait is the caller's to bound. Where the bus is away, whatever waits is told at
+    once: each would only wait for the same timeout again.
+    """
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._waiting: Queue[tuple[Batch, Future[None]] | None] = Queue(MAX_WAITING)
+        self._waiting: SimpleQueue[Waiting | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="publisher", daemon=True)
         self._publisher: Publisher | None = None
 
@@ -47,10 +50,7 @@ class GroupPublisher:
         if not batch:
             return
         done: Future[None] = Future()
-        try:
-            self._waiting.put_nowait((batch, done))
-        except Full:
-            raise BusUnavailableError(f"{MAX_WAITING} requests already wait for the bus") from None
+        self._waiting.put((batch, done))
         await asyncio.wrap_future(done)
 
     def _run(self) -> None:
@@ -63,6 +63,8 @@ class GroupPublisher:
             except Exception as failure:
                 error = failure
                 self._drop_publisher()
+                if isinstance(failure, BusUnavailableError):
+                    ended = self._gather(group, all_of_them=True) or ended
             for _, done in group:
                 if done.set_running_or_notify_cancel():
                     done.set_exception(error) if error else done.set_result(None)
@@ -70,10 +72,10 @@ class GroupPublisher:
                 break
         self._drop_publisher()
 
-    def _gather(self, group: list[tuple[Batch, Future[None]]]) -> bool:
+    def _gather(self, group: list[Waiting], *, all_of_them: bool = False) -> bool:
         """Add what waits by now; True where the last word was to stop."""
         num_records = 0
-        while num_records < MAX_GROUP:
+        while all_of_them or num_records < MAX_GROUP:
             try:
                 one = self._waiting.get_nowait()
             except Empty:

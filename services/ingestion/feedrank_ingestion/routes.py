@@ -7,7 +7,8 @@ not as a whole. The OpenAPI document names the same models.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.openapi.utils import get_openapi
 from feedrank_core.contracts.api import (
+    MAX_BODY_BYTES,
     BatchResult,
     EventBatch,
     ItemBatch,
@@ -28,12 +30,13 @@ from feedrank_core.contracts.ids import MAX_ID_LENGTH, ExternalId
 from feedrank_core.contracts.items import ClientItem, ItemBody, withdrawal
 from feedrank_core.contracts.topics import ITEMS
 from feedrank_core.contracts.users import ClientUser, UserBody
-from feedrank_core.runtime.bus import Outgoing
-from feedrank_core.runtime.http import PROBLEM_TYPE, problem
+from feedrank_core.runtime.bus import BusUnavailableError, Outgoing
+from feedrank_core.runtime.http import PROBLEM_TYPE, RETRY_AFTER_S, problem
 from feedrank_core.runtime.metrics import Metrics
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from feedrank_ingestion.admission import Admission, OverCapacityError
 from feedrank_ingestion.publishing import GroupPublisher
 from feedrank_ingestion.validation import (
     InvalidBodyError,
@@ -56,45 +59,99 @@ USER_BATCH = Kind("users", UserBatch, "users", lambda _: ClientUser)
 _BODIES = (EventBatch, ItemBatch, UserBatch, ItemBody, UserBody)
 _REF = "#/components/schemas/{model}"
 _PROBLEM = {PROBLEM_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}
+_RETRY_AFTER = {
+    "Retry-After": {
+        "description": "Seconds to wait before the same request is sent again.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The body is no JSON.", "content": _PROBLEM},
     413: {"description": "The body is larger than 1 MiB.", "content": _PROBLEM},
     422: {"description": "The body or the path is of another shape.", "content": _PROBLEM},
-    503: {"description": "The bus does not answer; send it again.", "content": _PROBLEM},
+    429: {
+        "description": "More waits for the bus than may; nothing was looked at. Send it again.",
+        "content": _PROBLEM,
+        "headers": _RETRY_AFTER,
+    },
+    503: {
+        "description": "The bus is away; nothing may be assumed held. Send it again.",
+        "content": _PROBLEM,
+        "headers": _RETRY_AFTER,
+    },
 }
 
 PathId = Annotated[ExternalId, PathParameter(max_length=MAX_ID_LENGTH)]
 
 
-def router(publisher: GroupPublisher, metrics: Metrics) -> APIRouter:
+def router(publisher: GroupPublisher, admission: Admission, metrics: Metrics) -> APIRouter:
     """The routes. Each answers 202 only once the bus holds what it accepted."""
     routes = APIRouter(prefix="/v1", responses=_PROBLEMS)
-    _add_batch_routes(routes, Door(publisher, metrics))
-    _add_single_routes(routes, Door(publisher, metrics))
+    door = Door(publisher, admission, metrics)
+    _add_batch_routes(routes, door)
+    _add_single_routes(routes, door)
     return routes
+
+
+async def on_over_capacity(request: Request, error: Exception) -> Response:
+    """429: a client that waits costs less than one that is let in and times out."""
+    return problem(
+        429,
+        "Over capacity",
+        str(error),
+        "send the same request again after Retry-After seconds",
+        headers={"Retry-After": RETRY_AFTER_S},
+    )
 
 
 class Door:
     """Takes a body, holds what is good of it on the bus, and says what came of it."""
 
-    def __init__(self, publisher: GroupPublisher, metrics: Metrics) -> None:
+    def __init__(self, publisher: GroupPublisher, admission: Admission, metrics: Metrics) -> None:
         self._publisher = publisher
+        self._admission = admission
         self._metrics = metrics
+        metrics.gauge("waiting_bytes").set_function(lambda: admission.waiting_bytes)
 
     async def batch(self, request: Request, kind: Kind) -> Response:
-        """Answer a batch. Raises: BusUnavailableError."""
-        body = await request.body()
-        return await self._answer(kind.name, partial(take_batch, body, kind))
+        """Answer a batch. Raises: BusUnavailableError, OverCapacityError."""
+        async with self._room_for(request):
+            body = await request.body()
+            return await self._answer(kind.name, partial(take_batch, body, kind))
 
     async def one(
         self, request: Request, kind: str, model: type[BaseModel], identity: dict[str, str]
     ) -> Response:
-        """Answer one item or profile. Raises: BusUnavailableError."""
-        body = await request.body()
-        return await self._answer(kind, partial(take_one, body, model, identity))
+        """Answer one item or profile. Raises: BusUnavailableError, OverCapacityError."""
+        async with self._room_for(request):
+            body = await request.body()
+            return await self._answer(kind, partial(take_one, body, model, identity))
 
-    async def hold(self, kind: str, taken: Taken) -> Response:
-        """Answer once the bus holds it. Raises: BusUnavailableError."""
+    async def withdrawn(self, request: Request, item_id: str) -> Response:
+        """Answer a withdrawal. Raises: BusUnavailableError, OverCapacityError."""
+        async with self._room_for(request):
+            gone = withdrawal(item_id, datetime.now(UTC)).model_dump_json().encode()
+            records = {ITEMS.name: [Outgoing(item_id, gone)]}
+            return await self._hold("items", Taken(records, num_accepted=1))
+
+    @asynccontextmanager
+    async def _room_for(self, request: Request) -> AsyncIterator[None]:
+        # Asked before the body is read: what is not read does not wait in our memory.
+        length = request.headers.get("content-length", "")
+        try:
+            with self._admission.room_for(int(length) if length.isdigit() else MAX_BODY_BYTES):
+                yield
+        except OverCapacityError:
+            self._metrics.counter("turned_away_total").labels("capacity").inc()
+            async for _ in request.stream():
+                pass  # an answer amid the body would cost the client its connection
+            raise
+        except BusUnavailableError:
+            self._metrics.counter("turned_away_total").labels("bus").inc()
+            raise
+
+    async def _hold(self, kind: str, taken: Taken) -> Response:
         started = time.perf_counter()
         await self._publisher.hold(taken.records)
         self._metrics.histogram("publish_seconds").observe(time.perf_counter() - started)
@@ -115,7 +172,7 @@ class Door:
             self._metrics.counter("rejected_total").labels(kind, "body").inc()
             remedy = f"correct {error.field} and send again"
             return problem(422, "Invalid body", f"{error.field}: {error}", remedy, error.field)
-        return await self.hold(kind, taken)
+        return await self._hold(kind, taken)
 
 
 def _accepts(model: type[BaseModel]) -> dict[str, Any]:
@@ -156,11 +213,9 @@ def _add_single_routes(routes: APIRouter, door: Door) -> None:
         return await door.one(request, "users", ClientUser, {"user_id": user_id})
 
     @routes.delete("/items/{item_id:id}", status_code=202, response_model=BatchResult)
-    async def delete_item(item_id: PathId) -> Response:
+    async def delete_item(item_id: PathId, request: Request) -> Response:
         """Withdraw an item: no feed shows it from now on. Publishing it again brings it back."""
-        gone = withdrawal(item_id, datetime.now(UTC)).model_dump_json().encode()
-        records = {ITEMS.name: [Outgoing(item_id, gone)]}
-        return await door.hold("items", Taken(records, num_accepted=1))
+        return await door.withdrawn(request, item_id)
 
 
 def describe(app: FastAPI) -> None:

@@ -10,6 +10,9 @@ from feedrank_core.runtime.settings import (
 )
 from pydantic import Field
 
+MAX_WAITING_BYTES = 16 << 20
+"""Some 6 s of 10,000 events/s; with what is made of them, about 60 MB of memory."""
+
 
 class Settings(InstallationSettings):
     """Checked at the start; a bad value stops it and names the variable."""
@@ -18,6 +21,8 @@ class Settings(InstallationSettings):
     """The intake, its probes and metrics."""
     lake_sink_port: Port = LAKE_SINK_PORT
     """Probes and metrics of the lake sink."""
+    intake_waiting_bytes: int = Field(default=MAX_WAITING_BYTES, ge=1)
+    """Unanswered requests beyond this are told to come back, by 429."""
     lake_sink_rows: int = Field(default=20_000, ge=1)
     """Rows of one poll: what the sink holds in memory and appends at most."""
     lake_sink_seconds: float = Field(default=2.0, gt=0)

@@ -1,7 +1,7 @@
 """The bus port: what every adapter guarantees, and what every service may rest on.
 
-Adapters: `bus_redis` (embedded), `bus_memory` (unit tests); Kafka comes beside them. One test
-class, tests/integration/bus_contract.py, holds them to this page.
+Adapters: `bus_kafka`, `bus_redis` (embedded) and `bus_memory` (unit tests). One test class,
+tests/integration/bus_contract.py, holds them to this page.
 
 Guarantees: records of one key keep their order; a partition has at most one reader in a group at
 a time; a commit covers a prefix; delivery is at-least-once. Offsets are integers that grow by
@@ -45,6 +45,10 @@ class BusUnavailableError(RuntimeError):
     """The bus did not take or give records in time; nothing of the call may be assumed."""
 
 
+class TopicMismatchError(BusUnavailableError):
+    """A topic has other partitions than the contracts say: keys would change their order."""
+
+
 class LeaseLostError(RuntimeError):
     """Another reader of the group took the partition over; the batch must be dropped."""
 
@@ -58,7 +62,10 @@ class Publisher(Protocol):
     """Writes records. Blocks: until the bus holds all of a call, or raises."""
 
     def publish(self, topic: Topic, records: Sequence[Outgoing]) -> None:
-        """Hold every record, in the order given per key. Raises: BusUnavailableError."""
+        """Hold every record, in the order given per key.
+
+        Raises: BusUnavailableError, TopicMismatchError.
+        """
         ...
 
     def close(self) -> None:
@@ -104,7 +111,10 @@ class Bus(Protocol):
     """A bus. Clients are built by it and closed by whoever asked for them."""
 
     def create_topics(self) -> None:
-        """Every topic of the contracts and its dead-letter twin exist after this. Idempotent."""
+        """Every topic of the contracts and its dead-letter twin exist after this. Idempotent.
+
+        Raises: BusUnavailableError, TopicMismatchError where a topic is there otherwise.
+        """
         ...
 
     def publisher(self) -> Publisher:

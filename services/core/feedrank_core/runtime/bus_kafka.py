@@ -26,7 +26,13 @@ from kafka.errors import (
 )
 
 from feedrank_core.contracts.topics import Topic, with_dead_letters
-from feedrank_core.runtime.bus import BusUnavailableError, Outgoing, Record, partition_of
+from feedrank_core.runtime.bus import (
+    BusUnavailableError,
+    Outgoing,
+    Record,
+    TopicMismatchError,
+    partition_of,
+)
 from feedrank_core.runtime.bus_kafka_connection import MAX_RECORD_BYTES, Connection
 from feedrank_core.runtime.bus_kafka_consumer import KafkaConsumer, to_record
 
@@ -49,10 +55,6 @@ SILENCE = (KafkaTimeoutError, RequestTimedOutError)
 """Whoever waited once does not wait a second time."""
 
 Answer = TypeVar("Answer")
-
-
-class TopicMismatchError(RuntimeError):
-    """A topic has other partitions than the contracts say: keys would change their order."""
 
 
 def topic_settings(topic: Topic) -> dict[str, str]:
