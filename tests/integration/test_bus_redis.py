@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -125,3 +127,31 @@ def test_erased_records_are_in_no_stream_and_not_in_the_servers_file(
         bus.close()
     finally:
         server.stop()
+
+
+READER = """
+import sys, time
+from feedrank_core.contracts.topics import VERDICTS
+from feedrank_core.runtime.bus_redis import RedisBus
+with RedisBus(sys.argv[1]).consumer([VERDICTS], group="g", member="a") as consumer:
+    print(len(consumer.poll(max_records=9, timeout_s=10)), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_who_starts_in_a_killed_reader_s_place_need_not_wait_for_its_lease(bus_url: str) -> None:
+    bus = RedisBus(bus_url, lease_s=3600)
+    publisher = bus.publisher()
+    publisher.publish(VERDICTS, outgoing(3))
+    with subprocess.Popen(
+        [sys.executable, "-c", READER, bus_url], stdout=subprocess.PIPE, text=True
+    ) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == "3\n"
+        with bus.consumer([VERDICTS], group="g", member="b") as early:
+            assert early.poll(max_records=9, timeout_s=0.3) == []
+            killed.kill()
+            killed.wait()
+            assert len(read(early, 3)) == 3
+    publisher.close()
+    bus.close()

@@ -6,9 +6,10 @@ import importlib
 import inspect
 import json
 import pkgutil
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,6 +18,7 @@ import feedrank_cli.bench as benches
 from feedrank_cli.bench.report import CANNOT_RUN, MET, BenchCannotRun, Report
 from feedrank_cli.errors import CommandError
 from feedrank_cli.settings import load
+from feedrank_cli.up import BusKind
 
 ALL = "all"
 
@@ -40,8 +42,11 @@ def bench(
     events: Annotated[
         int | None, typer.Option(min=1, help="How many, where a measurement lets one choose.")
     ] = None,
+    bus: Annotated[BusKind | None, typer.Option(help="What carries the events.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.1, help="How long the load lasts.")] = None,
+    users: Annotated[int | None, typer.Option(min=1, help="Readers whose events they are.")] = None,
 ) -> None:
-    """Measure, and compare with the bound.
+    """Measure, and compare with the bound. Not every measurement knows every option.
 
     Exit code 0: every bound is met; 1: one is not; 2: it could not run.
 
@@ -51,8 +56,12 @@ def bench(
 
         feedrank bench demo --json demo.json
 
+        feedrank bench intake --bus kafka --minutes 10
+
         feedrank bench all
     """
+    given = {"events": events, "bus": bus, "minutes": minutes, "users": users}
+    options = {option: value for option, value in given.items() if value is not None}
     found = discover()
     console = Console(soft_wrap=True)
     if listing or name is None:
@@ -66,9 +75,12 @@ def bench(
             code=CANNOT_RUN,
         )
     chosen = found if name == ALL else {name: found[name]}
+    if name != ALL:
+        _require_known(chosen[name], options)
     reports, worst = [], MET
     for module in chosen.values():
-        report, code = _measure(module, console, quick=quick, seed=seed, events=events)
+        known = {o: value for o, value in options.items() if o in _known_to(module)}
+        report, code = _measure(module, console, quick=quick, seed=seed, **known)
         worst = max(worst, code)
         reports += [report] if report else []
     if json_file is not None and reports:
@@ -79,16 +91,27 @@ def bench(
     raise typer.Exit(worst)
 
 
-def _takes_events(module: ModuleType) -> bool:
-    return "events" in inspect.signature(module.run).parameters
+def _known_to(module: ModuleType) -> set[str]:
+    """The options that the measurement's `run` takes."""
+    return set(inspect.signature(module.run).parameters)
+
+
+def _require_known(module: ModuleType, options: Iterable[str]) -> None:
+    """Raises: CommandError where the measurement does not take an option."""
+    unknown = set(options) - _known_to(module)
+    if unknown:
+        raise CommandError(
+            f"{module.NAME} does not know --{min(unknown)}.",
+            "Leave it out: `feedrank bench --list` says what is measured.",
+            code=CANNOT_RUN,
+        )
 
 
 def _measure(
-    module: ModuleType, console: Console, *, quick: bool, seed: int, events: int | None
+    module: ModuleType, console: Console, *, quick: bool, seed: int, **options: Any
 ) -> tuple[Report | None, int]:
-    chosen = {} if events is None or not _takes_events(module) else {"events": events}
     try:
-        report: Report = module.run(load().place, quick=quick, seed=seed, **chosen)
+        report: Report = module.run(load().place, quick=quick, seed=seed, **options)
     except BenchCannotRun as reason:
         console.print(f"{module.NAME} could not run: {reason}", markup=False)
         return None, CANNOT_RUN

@@ -1,10 +1,8 @@
-"""The intake against a bare endpoint: events a second in batches of 100, and flat memory."""
+"""Events from a client into the lake, with everything on the same cores: rate, lag and memory."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -12,28 +10,32 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event, Thread
 
-import httpx
-import orjson
 from feedrank_core.runtime.home import Home
-from feedrank_core.runtime.valkey import Role, valkey_command
 
+from feedrank_cli.bench.data_path import INTAKE, SINK, DataPath
+from feedrank_cli.bench.event_load import BATCH, Ledger, Load, send
 from feedrank_cli.bench.report import BenchCannotRun, Report
+from feedrank_cli.demo import free_ports
+from feedrank_cli.up import BusKind
 
 NAME = "intake"
-HELP = "events/s taken in batches of 100 and held by the bus, against a bare endpoint"
-BATCH = 100
-CONNECTIONS = 8
-QUICK_EVENTS, FULL_EVENTS = 200_000, 5_000_000
+HELP = "events/s in batches of 100 from the client into the lake, and memory, on 2 cores"
 FLOOR_EVENTS = 200_000
 WARM_UP_EVENTS = 50_000
-"""Memory is compared from here on: caches and allocator pools have filled by then."""
-MIN_EVENTS_PER_S = 5_000
+BURST_EVENTS = 300_000
+QUICK_MINUTES, FULL_MINUTES = 0.75, 10.0
+OFFERED_PER_S = 11_000.0
+"""Above the bound by what the lake's last batch, some seconds late, takes off a short run."""
+MIN_EVENTS_PER_S = 10_000
 MAX_RSS_GROWTH = 0.10
+SAMPLE_S = 1.0
+DRAIN_S = 300.0
 START_S = 30.0
 
 _FLOOR = """
@@ -44,137 +46,150 @@ app = FastAPI()
 async def events(request: Request) -> Response:
     await request.body()
     return Response(b'{{}}', status_code=202, media_type="application/json")
-@app.get("/readyz")
-async def readyz() -> Response:
-    return Response(b"ok")
 serve(app, "127.0.0.1", {port})
 """
 
 
 @dataclass(frozen=True)
-class Load:
-    """What one load measured."""
+class Taken:
+    """One load. `lake_per_s` counts until the lake holds the last event."""
 
     events_per_s: float
+    lake_per_s: float
+    drain_s: float
     p99_ms: float
-    refused: int
 
 
-def run(home: Home, *, quick: bool, seed: int) -> Report:
-    """Load the floor, then the intake, with one generator on the same cores.
+@dataclass
+class Samples:
+    """Taken each SAMPLE_S while a load runs."""
+
+    lag: list[float] = field(default_factory=list)
+    rss_bytes: dict[str, list[int]] = field(default_factory=lambda: {INTAKE: [], SINK: []})
+
+    def growth(self, name: str) -> float:
+        """The last fifth against the second one: by then caches and allocators have filled."""
+        values = self.rss_bytes[name]
+        fifth = max(1, len(values) // 5)
+        return statistics.median(values[-fifth:]) / statistics.median(values[fifth : 2 * fifth]) - 1
+
+
+def run(
+    home: Home,
+    *,
+    quick: bool,
+    seed: int,
+    bus: BusKind = BusKind.REDIS,
+    minutes: float | None = None,
+    users: int = 100_000,
+) -> Report:
+    """Load the floor, then the data path: a burst, then OFFERED_PER_S for some minutes.
 
     Everything runs in a folder of its own; `home` is left alone. Raises: BenchCannotRun.
     """
-    report = Report(NAME, seed)
-    num_events = QUICK_EVENTS if quick else FULL_EVENTS
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="feedrank-bench-")))
-        floor_port, intake_port, bus_port = (_free_port() for _ in range(3))
-        environment = _environment(folder, bus_port, intake_port)
-        _start(stack, valkey_command(Role.BUS, port=bus_port, folder=folder), environment)
-        _start(stack, [sys.executable, "-c", _FLOOR.format(port=floor_port)], environment)
-        command = [sys.executable, "-m", "feedrank_ingestion", "serve"]
-        intake = _start(stack, command, environment)
-        for port in (floor_port, intake_port):
-            _wait_ready(port)
-        floor = asyncio.run(_load(floor_port, FLOOR_EVENTS, seed))
-        warm = asyncio.run(_load(intake_port, WARM_UP_EVENTS, seed + 1))
-        rss_before = _rss_bytes(intake.pid)
-        taken = asyncio.run(_load(intake_port, num_events, seed + 2))
-        rss_after = _rss_bytes(intake.pid)
+    minutes = minutes or (QUICK_MINUTES if quick else FULL_MINUTES)
+    floor_per_s, floor_p99_ms = _floor(seed)
+    with (
+        tempfile.TemporaryDirectory(prefix="feedrank-bench-") as folder,
+        DataPath(Path(folder), bus) as path,
+    ):
+        _take(path, Load(path.url, seed + 1, num_users=users), WARM_UP_EVENTS)
+        burst = _take(path, Load(path.url, seed + 2, num_users=users), BURST_EVENTS)
+        with _sampled(path) as samples:
+            num_events = int(OFFERED_PER_S * 60 * minutes)
+            load = Load(path.url, seed + 3, num_users=users, rate=OFFERED_PER_S)
+            steady = _take(path, load, num_events)
+        lag = path.lag()
+    report = Report(f"{NAME} on {bus}", seed)
+    report.figure("burst_events_per_s", burst.events_per_s)
+    report.figure("burst_lake_events_per_s", burst.lake_per_s)
+    report.figure("burst_request_p99_ms", burst.p99_ms)
+    report.figure("burst_ratio_to_floor", burst.events_per_s / floor_per_s)
+    report.figure("minutes", minutes)
     report.figure("events", num_events)
-    report.figure("events_per_s", taken.events_per_s)
-    report.figure("request_p99_ms", taken.p99_ms)
-    report.figure("ratio_to_floor", taken.events_per_s / floor.events_per_s)
-    report.figure("refused", taken.refused + warm.refused)
-    report.figure("rss_mb", rss_after / 1e6)
-    report.figure("rss_growth", rss_after / rss_before - 1)
-    report.floor("events_per_s", floor.events_per_s)
-    report.floor("request_p99_ms", floor.p99_ms)
+    report.figure("events_per_s", steady.events_per_s)
+    report.figure("lake_events_per_s", steady.lake_per_s)
+    report.figure("request_p99_ms", steady.p99_ms)
+    report.figure("lag_max_events", max(samples.lag))
+    report.figure("lag_end_events", lag)
+    report.figure("drain_s", steady.drain_s)
+    for name, values in samples.rss_bytes.items():
+        report.figure(f"{name}_rss_mb", values[-1] / 1e6)
+        report.figure(f"{name}_rss_growth", samples.growth(name))
+        report.bound(f"{name}_rss_growth", "<=", MAX_RSS_GROWTH)
+    report.floor("burst_events_per_s", floor_per_s)
+    report.floor("burst_request_p99_ms", floor_p99_ms)
     report.bound("events_per_s", ">=", MIN_EVENTS_PER_S)
-    report.bound("rss_growth", "<=", MAX_RSS_GROWTH)
-    report.bound("refused", "==", 0)
+    report.bound("lake_events_per_s", ">=", MIN_EVENTS_PER_S)
+    report.bound("lag_end_events", "==", 0)
     return report
 
 
-async def _load(port: int, num_events: int, seed: int) -> Load:
-    """Send batches over a few connections, as fast as they are answered (closed loop)."""
-    left = iter(range(num_events // BATCH))
-    now = datetime.now(UTC).isoformat()
-    times: list[float] = []
-    refused = 0
-
-    async def connection(client: httpx.AsyncClient) -> None:
-        nonlocal refused
-        for number in left:
-            body = _body(number, seed, now)
-            started = time.perf_counter()
-            answer = await client.post("/v1/events", content=body)
-            times.append(time.perf_counter() - started)
-            if answer.status_code != 202 or b'"index"' in answer.content:
-                refused += 1
-
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-        started = time.perf_counter()
-        await asyncio.gather(*(connection(client) for _ in range(CONNECTIONS)))
-        elapsed = time.perf_counter() - started
-    return Load(num_events / elapsed, statistics.quantiles(times, n=100)[98] * 1e3, refused)
-
-
-def _body(number: int, seed: int, now: str) -> bytes:
-    kinds = ("impression", "click", "view", "like")
-    events = []
-    for i in range(number * BATCH, (number + 1) * BATCH):
-        event = {
-            "event_id": f"{seed}-{i}",
-            "event_type": kinds[i % 4],
-            "user_id": f"u{i * 7919 % 100_000}",
-            "item_id": f"i{i * 104_729 % 1_000_000}",
-            "request_id": f"r{number}",
-            "session_id": f"s{number % 5_000}",
-            "position": i % 20,
-            "occurred_at": now,
-        }
-        events.append(event | {"dwell_s": 4.2} if i % 4 == 2 else event)
-    return orjson.dumps({"events": events})
-
-
-def _environment(folder: Path, bus_port: int, intake_port: int) -> dict[str, str]:
-    return os.environ | {
-        "FEEDRANK_HOME": str(folder),
-        "FEEDRANK_BUS_URL": f"redis://127.0.0.1:{bus_port}/0",
-        "FEEDRANK_INGESTION_PORT": str(intake_port),
-    }
-
-
-def _start(
-    stack: ExitStack, command: list[str], environment: dict[str, str]
-) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+def _take(path: DataPath, load: Load, num_events: int) -> Taken:
+    ledger, num_batches = Ledger(), num_events // BATCH
+    started = time.monotonic()
+    asyncio.run(send(load, ledger, num_batches=num_batches))
+    sent = time.monotonic()
+    path.wait_drained(DRAIN_S)
+    drained = time.monotonic()
+    if len(ledger.accepted) != num_batches or ledger.refused:
+        raise BenchCannotRun(f"{ledger.refused} batches were refused in part")
+    events = num_batches * BATCH
+    return Taken(
+        events / (sent - started), events / (drained - started), drained - sent, _p99_ms(ledger)
     )
-    stack.callback(process.wait)
-    stack.callback(process.terminate)
-    return process
 
 
-def _wait_ready(port: int) -> None:
+def _p99_ms(ledger: Ledger) -> float:
+    return statistics.quantiles(ledger.seconds, n=100)[98] * 1e3
+
+
+@contextmanager
+def _sampled(path: DataPath) -> Iterator[Samples]:
+    samples, done = Samples(), Event()
+
+    def look() -> None:
+        while not done.wait(SAMPLE_S):
+            samples.lag.append(path.sink_metric("sink_lag_records"))
+            for name, values in samples.rss_bytes.items():
+                values.append(path.rss_bytes(name))
+
+    watcher = Thread(target=look, name="samples", daemon=True)
+    watcher.start()
+    try:
+        yield samples
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _floor(seed: int) -> tuple[float, float]:
+    """Events/s and p99 in ms of an endpoint that reads the body and answers."""
+    [port] = free_ports(1)
+    ledger = Ledger()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _FLOOR.format(port=port)], stderr=subprocess.DEVNULL
+    )
+    try:
+        _wait_answer(f"http://127.0.0.1:{port}/")
+        started = time.monotonic()
+        load = Load(f"http://127.0.0.1:{port}", seed)
+        asyncio.run(send(load, ledger, num_batches=FLOOR_EVENTS // BATCH))
+        return FLOOR_EVENTS / (time.monotonic() - started), _p99_ms(ledger)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_answer(url: str) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1):
-                return
-        except (urllib.error.URLError, OSError):
+            urllib.request.urlopen(url, timeout=1).close()
+            return
+        except urllib.error.HTTPError as error:
+            error.close()
+            return
+        except OSError:
             time.sleep(0.1)
-    raise BenchCannotRun(f"nothing was ready on port {port} within {START_S:.0f} s")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _rss_bytes(pid: int) -> int:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    raise BenchCannotRun(f"the floor was not ready within {START_S:.0f} s")

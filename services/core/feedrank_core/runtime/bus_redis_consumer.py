@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -12,6 +11,7 @@ import redis
 from feedrank_core.contracts.topics import Topic
 from feedrank_core.runtime import bus_redis_scripts as scripts
 from feedrank_core.runtime.bus import LeaseLostError, Publisher, Record
+from feedrank_core.runtime.bus_redis_members import is_of_a_dead_process, token_of
 from feedrank_core.runtime.bus_redis_streams import BLOCK_MS, offset_of, read_streams, translated
 from feedrank_core.runtime.dead_letters import publish_dead_letter
 
@@ -42,8 +42,7 @@ class RedisConsumer:
         self._topics = {t.name: t for t in topics}
         self._group = group
         self._member = member
-        # Two processes that are given the same name must not share a lease.
-        self._token = f"{member}:{uuid.uuid4().hex}"
+        self._token = token_of(member)
         self._lease_s = lease_s
         self._url = url
         self._share = client.register_script(scripts.SHARE)
@@ -134,12 +133,21 @@ class RedisConsumer:
     def _leases(self, topic: Topic) -> list[str]:
         return [scripts.lease_key(self._group, topic.name, p) for p in range(topic.partitions)]
 
+    def _bury_the_dead(self, topic: Topic) -> None:
+        """Give up, in their name, the leases of killed processes of this machine."""
+        members = scripts.members_key(self._group, topic.name)
+        for member in cast(list, self._client.zrange(members, 0, -1)):
+            if is_of_a_dead_process(member.decode()):
+                self._leave(keys=[members, *self._leases(topic)], args=[member])
+
     def _renew(self) -> None:
         now = time.monotonic()
         if self._following and now - self._renewed_at < self._lease_s / RENEWALS_A_LEASE:
             return
         held: dict[Held, int] = {}
         for topic in self._topics.values():
+            if not self._following:
+                self._bury_the_dead(topic)
             answer = self._share(
                 keys=[
                     scripts.members_key(self._group, topic.name),

@@ -14,6 +14,9 @@ _SECRET_NAME = re.compile(r"authorization|password|passwd|secret|token|api_?key|
 _URL_PASSWORD = re.compile(r"(\w+://[^\s/:@]*):[^\s/@]+@")
 _BEARER = re.compile(r"(?i)\bbearer\s+\S+")
 HIDDEN = "***"
+_CHATTY = ("kafka",)
+"""Libraries that say each step, and each failed one many times a second. What it means for us is
+raised, and logged by whoever asked."""
 
 _SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
@@ -51,6 +54,8 @@ def configure(service: str, *, level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def hide_secrets(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,97 @@
+"""The count of what faults cost is itself right: what is lost, doubled or sent again is seen."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import orjson
+import pytest
+from feedrank_cli.bench import event_load
+from feedrank_cli.bench.event_load import BATCH, Ledger, Load, batch_body, send
+from feedrank_cli.bench.faults import compare, quantile
+from feedrank_core.runtime.lake import Lake
+
+LOAD = Load("http://intake", seed=5)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def rows(number: int, *, offset: int) -> dict[str, list[dict[str, object]]]:
+    events = orjson.loads(batch_body(number, LOAD))["events"]
+    found: dict[str, list[dict[str, object]]] = {"impressions": [], "interactions": []}
+    for event in events:
+        kept = found["impressions" if event["event_type"] == "impression" else "interactions"]
+        place = {"topic_partition": 0, "topic_offset": offset + len(kept)}
+        kept.append(event | place | {"accepted_at": NOW, "occurred_at": NOW})
+    return found
+
+
+def store(lake: Lake, number: int, *, offset: int, leave_out: int = 0) -> None:
+    for topic, kept in rows(number, offset=offset).items():
+        lake.append(topic, kept[leave_out:])
+
+
+def test_a_batch_is_the_same_events_whenever_it_is_sent() -> None:
+    first, again = (orjson.loads(batch_body(3, LOAD))["events"] for _ in range(2))
+    assert [e["event_id"] for e in first] == [e["event_id"] for e in again]
+    assert len({e["event_id"] for e in first}) == BATCH
+
+
+def test_what_is_stored_once_is_neither_lost_nor_doubled(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    store(lake, 0, offset=0)
+    store(lake, 1, offset=100)
+    outcome = compare(Ledger(accepted={0}, abandoned={1, 2}), tmp_path)
+    assert (outcome.accepted, outcome.abandoned, outcome.stored) == (100, 200, 200)
+    assert (outcome.lost, outcome.doubled, outcome.resent) == (0, 0, 0)
+
+
+def test_what_is_missing_sent_again_or_twice_in_a_table_is_counted(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    store(lake, 0, offset=0, leave_out=2)
+    store(lake, 1, offset=100)
+    store(lake, 1, offset=200)
+    store(lake, 2, offset=300)
+    store(lake, 2, offset=300)
+    outcome = compare(Ledger(accepted={0, 1, 2}), tmp_path)
+    assert (outcome.lost, outcome.resent, outcome.doubled) == (4, 100, 100)
+
+
+def test_events_that_nobody_sent_are_an_error(tmp_path: Path) -> None:
+    store(Lake(tmp_path), 7, offset=0)
+    with pytest.raises(AssertionError, match="7"):
+        compare(Ledger(accepted=set()), tmp_path)
+
+
+def test_a_batch_is_sent_until_answered_or_given_up_where_its_fate_is_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(event_load, "RETRY_S", 0.0)
+    answers = {
+        0: [httpx.ConnectError("refused"), 429, 202],
+        1: [httpx.ReadError("reset"), 202],
+        2: [503, 202],
+    }
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        number = int(orjson.loads(request.content)["events"][0]["event_id"].split("-")[1]) // BATCH
+        said = answers[number].pop(0)
+        if isinstance(said, Exception):
+            raise said
+        return httpx.Response(said)
+
+    client = httpx.AsyncClient
+    monkeypatch.setattr(
+        httpx, "AsyncClient", lambda **k: client(**k, transport=httpx.MockTransport(answer))
+    )
+    ledger = Ledger()
+    load = Load("http://intake", seed=5, connections=1, abandon=1.0)
+    asyncio.run(send(load, ledger, num_batches=3))
+    assert (ledger.accepted, ledger.abandoned) == ({0}, {1, 2})
+
+
+def test_a_quantile_is_one_of_the_values() -> None:
+    assert quantile([3.0, 1.0, 2.0], 0.5) == 2.0
+    assert quantile([float(n) for n in range(100)], 0.99) == 99.0
