@@ -9,30 +9,50 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from feedrank_core.runtime.bus import BusUnavailableError
 from feedrank_core.runtime.bus_kafka import KafkaBus
-from feedrank_core.runtime.kafka_broker import BrokerUnavailableError, KafkaBroker, jars
+from feedrank_core.runtime.kafka_broker import (
+    BrokerUnavailableError,
+    KafkaBroker,
+    jars,
+    require_java,
+)
 from processes import free_port
 
 BOOTSTRAP = os.environ.get("KAFKA_BOOTSTRAP")
 START_S = 60
+USER, PASSWORD = "feedrank", "between-us"
 
 
 def require_kafka() -> None:
     """Skip, with the reason, where no broker can be had."""
     if not BOOTSTRAP:
-        try:
-            jars()
-        except BrokerUnavailableError as error:
-            pytest.skip(f"{error}, and KAFKA_BOOTSTRAP names no broker")
+        require_own_kafka()
+
+
+def require_own_kafka() -> None:
+    """Skip, with the reason, where no broker of our own can be started."""
+    try:
+        require_java()
+        jars()
+    except BrokerUnavailableError as error:
+        named = "is not ours to set up" if BOOTSTRAP else "names no broker"
+        pytest.skip(f"{error}, and KAFKA_BOOTSTRAP {named}")
 
 
 class OwnBroker:
     """A broker of ours, which a test may kill, start again or make hang."""
 
-    def __init__(self, folder: Path) -> None:
-        self.broker = KafkaBroker(folder, free_port(), free_port())
+    def __init__(self, folder: Path, broker: KafkaBroker | None = None) -> None:
+        self.broker = broker or KafkaBroker(folder, free_port(), free_port())
         self.url = self.broker.url
+        self.urls: dict[str, str] = {}
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
@@ -69,3 +89,47 @@ class OwnBroker:
             yield
         finally:
             os.kill(self._process.pid, signal.SIGCONT)
+
+
+def secured(folder: Path, files: Path) -> OwnBroker:
+    """A broker that takes logins over TLS at urls["login"], client certificates at the other.
+
+    `files` holds ca.pem, and server.pem with key and certificate.
+    """
+    login, certificate, controller = free_port(), free_port(), free_port()
+    module = "org.apache.kafka.common.security"
+    plain = f'{module}.plain.PlainLoginModule required username="broker" password="{PASSWORD}"'
+    settings = {
+        "listeners": f"LOGIN://127.0.0.1:{login},CERTIFICATE://127.0.0.1:{certificate},"
+        f"CONTROLLER://127.0.0.1:{controller}",
+        "advertised.listeners": f"LOGIN://127.0.0.1:{login},CERTIFICATE://127.0.0.1:{certificate}",
+        "listener.security.protocol.map": "LOGIN:SASL_SSL,CERTIFICATE:SSL,CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name": "LOGIN",
+        "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
+        "sasl.mechanism.inter.broker.protocol": "PLAIN",
+        "listener.name.login.plain.sasl.jaas.config": f'{plain} user_broker="{PASSWORD}"'
+        f' user_{USER}="{PASSWORD}";',
+        "listener.name.login.scram-sha-512.sasl.jaas.config": f"{module}.scram.ScramLoginModule"
+        " required;",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(_with_plain_key(files / "server.pem")),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(files / "ca.pem"),
+        "listener.name.certificate.ssl.client.auth": "required",
+    }
+    user = f'SCRAM-SHA-512=[name="{USER}",password="{PASSWORD}"]'
+    broker = KafkaBroker(folder, login, controller, settings, ("--add-scram", user))
+    own = OwnBroker(folder, broker)
+    own.urls = {"login": own.url, "certificate": f"kafka://127.0.0.1:{certificate}"}
+    return own
+
+
+def _with_plain_key(pem: Path) -> Path:
+    """The same key and certificate, with the key as PKCS 8: all that the broker reads."""
+    text = pem.read_bytes()
+    key = load_pem_private_key(text, None)
+    plain = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    certificate = text[text.index(b"-----BEGIN CERTIFICATE") :]
+    other = pem.with_name("server-pkcs8.pem")
+    other.write_bytes(plain + certificate)
+    return other

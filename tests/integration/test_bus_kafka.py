@@ -1,16 +1,23 @@
 # The type checker brings stubs of kafka-python 2; this is 3.
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportAttributeAccessIssue=false
+import asyncio
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
+import httpx
 import kafka
 import pytest
-from feedrank_core.contracts.topics import ITEMS, VERDICTS, with_dead_letters
+from feedrank_core.contracts.topics import INTERACTIONS, ITEMS, VERDICTS, with_dead_letters
 from feedrank_core.runtime.bus import BusUnavailableError, TopicMismatchError
 from feedrank_core.runtime.bus_kafka import KafkaBus, KafkaPublisher
 from feedrank_core.runtime.bus_kafka_connection import Connection
+from feedrank_core.runtime.lake import Lake
+from feedrank_core.runtime.metrics import Metrics
+from feedrank_ingestion.app import create_intake
+from feedrank_ingestion.lake_sink import LakeSink
 from integration.bus_contract import LEASE_S, BusContract, Outage, outgoing, read
 from integration.kafka_servers import BOOTSTRAP, OwnBroker, require_kafka
 from kafka.admin import ConfigResource
@@ -110,6 +117,39 @@ class TestKafkaBus(BusContract):
             bus.publisher().publish(VERDICTS, outgoing(1))
         with pytest.raises(TopicMismatchError, match="verdicts has 3"):
             bus.create_topics()
+        bus.close()
+
+    async def test_on_it_the_intake_is_not_ready_and_the_sink_says_why(
+        self, url: str, tmp_path: Path
+    ) -> None:
+        other = url + "-mismatched"
+        with admin_of(url) as admin:
+            name = Connection(other, timeout_s=5).name(INTERACTIONS.name)
+            admin.create_topics({name: {"num_partitions": 3, "replication_factor": 1}})
+            admin.wait_for_topics([name])
+        bus = TidyBus(other)
+        app = create_intake(bus)
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://intake") as client,
+        ):
+            answer = await client.get("/readyz")
+            assert answer.status_code == 503
+            assert "interactions has 3 partitions" in answer.json()["detail"]
+            event = {"event_id": "e", "event_type": "click", "user_id": "u", "item_id": "i"}
+            event |= {"occurred_at": "2026-01-01T00:00:00Z"}
+            answer = await client.post("/v1/events", json={"events": [event]})
+            assert answer.status_code == 503
+        metrics = Metrics("ingestion")
+        sink = LakeSink(bus=bus, lake=Lake(tmp_path), metrics=metrics, max_rows=9, max_seconds=1)
+        running = Thread(target=sink.run)
+        running.start()
+        while "interactions has 3 partitions" not in (sink.ready() or ""):
+            assert running.is_alive()
+            await asyncio.sleep(0.05)
+        sink.stop()
+        running.join()
         bus.close()
 
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
 import pytest
-from feedrank_core.contracts.topics import INTERACTIONS, ITEMS, with_dead_letters
+from feedrank_core.contracts.topics import (
+    INTERACTIONS,
+    ITEMS,
+    SLATES,
+    Topic,
+    with_dead_letters,
+)
 from feedrank_core.runtime.bus import Outgoing
 from feedrank_core.runtime.bus_memory import MemoryBus
 from feedrank_core.runtime.lake import Lake, LakeError
@@ -25,16 +34,33 @@ def bus() -> MemoryBus:
     return bus
 
 
+EVENT = {
+    "event_type": "click",
+    "event_id": "e1",
+    "user_id": "u1",
+    "item_id": "i1",
+    "occurred_at": T0.isoformat(),
+    "accepted_at": T0.isoformat(),
+}
+PLACE = {"item_id": "i1", "position": 0, "source": "cached", "scores": {}, "value": 0.0}
+
+
 def event(n: int) -> Outgoing:
-    value = {
-        "event_id": f"e{n}",
-        "event_type": "click",
-        "user_id": f"u{n % 5}",
-        "item_id": "i1",
-        "occurred_at": T0,
-        "accepted_at": T0,
-    }
-    return Outgoing(f"u{n % 5}", orjson.dumps(value))
+    user = f"u{n % 5}"
+    return Outgoing(user, orjson.dumps(EVENT | {"event_id": f"e{n}", "user_id": user}))
+
+
+def slate() -> Outgoing:
+    ids = dict.fromkeys(("request_id", "session_id", "user_id"), "s1")
+    times = {"served_at": T0.isoformat(), "accepted_at": T0.isoformat()}
+    rest = {"surface": "home", "bundle": None, "items": [PLACE], "schema_version": 1}
+    return Outgoing("s1", orjson.dumps(ids | times | rest))
+
+
+def dead_letters(bus: MemoryBus, topic: Topic) -> list[dict[str, str]]:
+    twin = with_dead_letters()[topic.dlq]
+    with bus.consumer([twin], group="t", member="m") as consumer:
+        return [orjson.loads(r.value or b"") for r in consumer.poll(max_records=9, timeout_s=0)]
 
 
 def sink_over(bus: MemoryBus, root: Path) -> LakeSink:
@@ -80,12 +106,55 @@ def test_a_record_that_cannot_be_used_goes_to_the_dead_letters(
     bus.publisher().publish(INTERACTIONS, bad)
     assert step(bus, sink_over(bus, tmp_path)) == 3
     assert num_rows(tmp_path) == 1
-    twin = with_dead_letters()[INTERACTIONS.dlq]
-    with bus.consumer([twin], group="t", member="m") as consumer:
-        letters = [orjson.loads(r.value or b"") for r in consumer.poll(max_records=9, timeout_s=0)]
+    letters = dead_letters(bus, INTERACTIONS)
     assert len(letters) == 2
     assert "event_id" in letters[1]["reason"]
     assert letters[1]["refused_by"] == GROUP
+
+
+@pytest.mark.parametrize(
+    ("topic", "change", "reason"),
+    [
+        (INTERACTIONS, {"mood": "good"}, "mood: Extra inputs are not permitted"),
+        (INTERACTIONS, {"event_type": "stare"}, "event_type: Input should be"),
+        (INTERACTIONS, {"occurred_at": "0001-01-01T00:00:00+14:00"}, "occurred_at: Value error"),
+        (INTERACTIONS, {"user_id": "a\nb"}, "user_id: String should match"),
+        (SLATES, {"schema_version": 2}, "2 is newer than 1, which this release reads"),
+        (SLATES, {"items": [PLACE | {"position": 1 << 64}]}, "items_json: "),
+    ],
+    ids=["field", "type", "time", "id", "version", "number"],
+)
+def test_a_poison_message_is_a_dead_letter_with_its_reason_and_stops_nobody(
+    bus: MemoryBus, tmp_path: Path, topic: Topic, change: dict[str, object], reason: str
+) -> None:
+    good = orjson.loads(slate().value or b"") if topic is SLATES else EVENT
+    poison = Outgoing("u1", json.dumps(good | change).encode())
+    bus.publisher().publish(topic, [poison, Outgoing("u1", orjson.dumps(good))])
+    assert step(bus, sink_over(bus, tmp_path)) == 2
+    [letter] = dead_letters(bus, topic)
+    assert reason in letter["reason"]
+    assert base64.b64decode(letter["value"]) == poison.value
+    assert bus.committed(topic, group=GROUP) == bus.end_offsets(topic)
+    with Lake(tmp_path).connect() as con:
+        assert con.execute(f"SELECT count(*) FROM {topic.name}").fetchone() == (1,)
+
+
+def test_memory_does_not_grow_with_the_events_of_one_reader(bus: MemoryBus, tmp_path: Path) -> None:
+    def drain(num_events: int) -> int:
+        events = [event(5 * n) for n in range(num_events)]
+        bus.publisher().publish(INTERACTIONS, events)
+        metrics = Metrics("ingestion")
+        sink = LakeSink(bus=bus, lake=Lake(tmp_path), metrics=metrics, max_rows=2000, max_seconds=5)
+        tracemalloc.start()
+        with bus.consumer(SINK_TOPICS, group=GROUP, member="m") as consumer:
+            for _ in range(num_events // 2000):
+                assert sink.step(consumer) == 2000
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return peak
+
+    few = drain(4000)
+    assert drain(40_000) < 3 * few
 
 
 def test_a_full_disk_is_waited_out_and_nothing_is_committed_meanwhile(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
 from typing import Annotated
@@ -99,9 +100,14 @@ def collect(run: Annotated[Path, typer.Option()], timeout_s: float = 300.0) -> N
 
 @app.command()
 def compact() -> None:
-    """Join the lake's small files."""
+    """Join the lake's small files, and let events past the retention go where there is one."""
+    settings = Settings.at_start()
+    days, first_kept = settings.lake_retention_days, None
+    if days is not None:
+        first_kept = (datetime.now(UTC) - timedelta(days=days)).date()
     try:
-        typer.echo(orjson.dumps(Lake(Settings.at_start().place.lake).compact()).decode())
+        replaced = Lake(settings.place.lake).compact(first_kept=first_kept)
+        typer.echo(orjson.dumps(replaced).decode())
     except LakeError as error:
         _fail(error)
 

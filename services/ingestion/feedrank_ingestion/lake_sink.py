@@ -9,17 +9,16 @@ from __future__ import annotations
 import os
 import socket
 import time
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from threading import Event
-from typing import Any
 
 import structlog
 from feedrank_core.contracts.topics import TOPICS, Topic
-from feedrank_core.runtime.bus import Bus, BusUnavailableError, Consumer, LeaseLostError, Record
+from feedrank_core.runtime.bus import Bus, BusUnavailableError, Consumer, LeaseLostError
 from feedrank_core.runtime.lake import Lake, LakeError
 from feedrank_core.runtime.metrics import Metrics
-from pydantic import ValidationError
+
+from feedrank_ingestion.lake_batch import Batch
 
 GROUP = "lake_sink"
 SINK_TOPICS = tuple(t for t in TOPICS.values() if t.in_lake and "ingestion" in t.readers)
@@ -33,42 +32,6 @@ log = structlog.get_logger(__name__)
 
 class ReplacedBusError(RuntimeError):
     """The lake is ahead of the bus: this is not the bus that it was filled from."""
-
-
-@dataclass
-class Batch:
-    """Records read, as rows by topic, and where each partition will stand."""
-
-    records: list[Record] = field(default_factory=list)
-    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    positions: dict[str, dict[int, int]] = field(default_factory=dict)
-    refused: list[tuple[Record, str]] = field(default_factory=list)
-
-    def add(self, record: Record) -> None:
-        """Take a record in, as a row or as refused."""
-        self.records.append(record)
-        self.positions.setdefault(record.topic, {})[record.partition] = record.offset + 1
-        if record.value is None:
-            return
-        try:
-            row = row_of(record)
-        except ValidationError as error:
-            self.refused.append((record, reason_of(error)))
-        else:
-            self.rows.setdefault(record.topic, []).append(row)
-
-
-def row_of(record: Record) -> dict[str, Any]:
-    """The record's message as a row of the lake. Raises: ValidationError."""
-    message = TOPICS[record.topic].model.model_validate_json(record.value or b"")
-    place = {"topic_partition": record.partition, "topic_offset": record.offset}
-    return message.model_dump() | place
-
-
-def reason_of(error: ValidationError) -> str:
-    """What is wrong first, with the field's name."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'record'}: {first['msg']}"
 
 
 class LakeSink:
@@ -152,6 +115,9 @@ class LakeSink:
                 with self._metrics.histogram("sink_append_seconds").labels(topic).time():
                     rows, positions = batch.rows.get(topic, []), waiting[topic]
                     added = self._lake.append(topic, rows, positions=positions, writer=GROUP)
+            except ValueError:
+                batch.refuse_what_does_not_fit(topic)
+                continue
             except LakeError as error:
                 self._fail(error, backoff_s)
                 backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)

@@ -29,3 +29,5 @@ class Settings(InstallationSettings):
     """How long the sink gathers rows for one append at most."""
     lake_erase_grace_hours: int = Field(default=24, ge=0)
     """How long files with an erased reader's rows stay for those who read them just then."""
+    lake_retention_days: int | None = Field(default=None, ge=1)
+    """Events accepted longer ago go with the daily compaction; unset keeps them for ever."""

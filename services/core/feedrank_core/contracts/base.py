@@ -9,7 +9,11 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
 
 
 def _to_utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        # pydantic lets any other exception through, past whoever refuses a bad message.
+        raise ValueError("must lie in the years 1 to 9999 in UTC") from error
 
 
 Timestamp = Annotated[AwareDatetime, AfterValidator(_to_utc)]

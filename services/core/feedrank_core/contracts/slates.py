@@ -5,13 +5,14 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from feedrank_core.contracts.base import Message, Timestamp
 from feedrank_core.contracts.events import Surface
 from feedrank_core.contracts.ids import ExternalId
 
 Probability = Annotated[float, Field(gt=0, le=1)]
+SCHEMA_VERSION = 1
 
 
 class Source(StrEnum):
@@ -59,10 +60,16 @@ class SlateItem(Message):
     draw: Draw | None = None
 
 
+def _require_known(version: int) -> int:
+    if version > SCHEMA_VERSION:
+        raise ValueError(f"{version} is newer than {SCHEMA_VERSION}, which this release reads")
+    return version
+
+
 class Slate(Message):
     """One answer of the gateway, as logged. Shapes: `user_vector` (64,)."""
 
-    schema_version: Annotated[int, Field(ge=1)] = 1
+    schema_version: Annotated[int, Field(ge=1), AfterValidator(_require_known)] = SCHEMA_VERSION
     request_id: ExternalId
     session_id: ExternalId
     user_id: ExternalId

@@ -12,9 +12,9 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
@@ -123,11 +123,16 @@ def jars() -> Path:
 
 @dataclass(frozen=True)
 class KafkaBroker:
-    """A broker that listens on 127.0.0.1 and keeps its data below `folder`."""
+    """A broker that listens on 127.0.0.1 and keeps its data below `folder`.
+
+    `settings` stand above PROPERTIES; `format_options` are what its storage is formatted with.
+    """
 
     folder: Path
     port: int
     controller_port: int
+    settings: Mapping[str, str] = field(default_factory=dict)
+    format_options: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
@@ -141,13 +146,14 @@ class KafkaBroker:
         """
         data = self.folder / "data"
         data.mkdir(parents=True, exist_ok=True)
-        self._properties.write_text(
-            PROPERTIES.format(port=self.port, controller_port=self.controller_port, data=data)
-        )
+        text = PROPERTIES.format(port=self.port, controller_port=self.controller_port, data=data)
+        own = "".join(f"{name}={value}\n" for name, value in self.settings.items())
+        self._properties.write_text(text + own)
         if (data / "meta.properties").exists():
             return
         format_it = [*self._java("kafka.tools.StorageTool"), "format", "--standalone"]
         format_it += ["--ignore-formatted", "-t", _cluster_id(), "-c", str(self._properties)]
+        format_it += self.format_options
         done = subprocess.run(format_it, capture_output=True, text=True, timeout=60)
         if done.returncode:
             said = (done.stdout + done.stderr).strip()[-600:]

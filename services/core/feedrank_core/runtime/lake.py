@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,18 @@ from feedrank_core.runtime.lake_schema import (
     has_user,
     table_schema,
 )
+from feedrank_core.runtime.lake_upkeep import (
+    forget_before,
+    join_small_files,
+    remove_replaced,
+    remove_unreferenced,
+)
 from feedrank_core.runtime.lake_views import VIEWS, view_sql
 
 _ATTEMPTS = 10
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-KEEP_OLD_FILES = timedelta(hours=24)
-"""Compaction removes what it replaced after this long: the longest that a reader may stream."""
+EXPIRING = ("impressions", "interactions", "slates", "verdicts")
+"""The tables that a retention applies to."""
 
 STATISTICS = {"delta.dataSkippingStatsColumns": "accepted_at,topic_partition,topic_offset"}
 """Of readers' rows Delta's log keeps no more: it outlives the files, and so an erasure."""
@@ -183,22 +189,25 @@ class Lake:
         """Remove the files of a table that were replaced longer ago than `keep`, in whole hours."""
         table = self.table(name)
         if table is not None:
-            table.vacuum(
-                retention_hours=int(keep.total_seconds() // 3600),
-                enforce_retention_duration=False,
-                dry_run=False,
-            )
+            remove_replaced(table, keep)
 
-    def compact(self) -> dict[str, int]:
-        """Join small files; by table, how many were replaced. Raises: LakeError."""
+    def compact(self, *, first_kept: date | None = None) -> dict[str, int]:
+        """Join small files; by table, how many were replaced.
+
+        With `first_kept`, events of days before it go; versions of items and readers never do,
+        since the last one is needed however old it is. Appends and reads go on meanwhile.
+        Raises: LakeError.
+        """
         replaced: dict[str, int] = {}
         for name in (*TOPICS, USER_KEYS, USER_CHANGES):
             table = self.table(name)
             if table is None:
                 continue
             try:
-                replaced[name] = int(table.optimize.compact()["numFilesRemoved"])
-                self.vacuum(name, KEEP_OLD_FILES)
+                if first_kept is not None and name in EXPIRING:
+                    forget_before(table, first_kept)
+                replaced[name] = join_small_files(table)
+                remove_unreferenced(table)
             except (OSError, DeltaError) as error:
                 raise LakeError(
                     f"lake table {self.root / name} cannot be compacted: {error}"

@@ -168,7 +168,8 @@ def _from_rows(rows: Sequence[Mapping[str, Any]], field: pa.Field) -> pa.Array:
         values = (row.get(field.name) for row in rows)
     try:
         return pa.array(list(values), type=field.type)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, TypeError) as error:
+        # TypeError also where orjson is given an integer that 64 bits do not hold.
         raise ValueError(f"{field.name}: {error}") from error
 
 

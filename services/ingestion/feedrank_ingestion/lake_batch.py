@@ -1,0 +1,67 @@
+"""What the sink read, as rows of the lake, and what of it can be none. Pure: no bus, no lake."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from feedrank_core.contracts.topics import TOPICS
+from feedrank_core.runtime.bus import Record
+from feedrank_core.runtime.lake_schema import contract_table
+from pydantic import ValidationError
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Batch:
+    """Records read, as rows by topic, and where each partition will stand."""
+
+    records: list[Record] = field(default_factory=list)
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+    positions: dict[str, dict[int, int]] = field(default_factory=dict)
+    refused: list[tuple[Record, str]] = field(default_factory=list)
+
+    def add(self, record: Record) -> None:
+        """Take a record in, as a row or as refused."""
+        self.records.append(record)
+        self.positions.setdefault(record.topic, {})[record.partition] = record.offset + 1
+        if record.value is None:
+            return
+        try:
+            row = row_of(record)
+        except ValidationError as error:
+            self.refused.append((record, reason_of(error)))
+        else:
+            self.rows.setdefault(record.topic, []).append(row)
+
+    def refuse_what_does_not_fit(self, topic: str) -> None:
+        """Turn rows of the topic that no column can hold into refused records.
+
+        Only asked where the whole did not fit. Raises: ValueError where every row fits by itself.
+        """
+        records = {(r.partition, r.offset): r for r in self.records if r.topic == topic}
+        fitting: list[Row] = []
+        for row in self.rows[topic]:
+            try:
+                contract_table(topic, [row])
+                fitting.append(row)
+            except ValueError as error:
+                place = row["topic_partition"], row["topic_offset"]
+                self.refused.append((records[place], str(error)))
+        if len(fitting) == len(self.rows[topic]):
+            raise ValueError(f"{topic}: rows that fit one by one do not fit together")
+        self.rows[topic] = fitting
+
+
+def row_of(record: Record) -> Row:
+    """The record's message as a row of the lake. Raises: ValidationError."""
+    message = TOPICS[record.topic].model.model_validate_json(record.value or b"")
+    place = {"topic_partition": record.partition, "topic_offset": record.offset}
+    return message.model_dump() | place
+
+
+def reason_of(error: ValidationError) -> str:
+    """What is wrong first, with the field's name."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'record'}: {first['msg']}"
