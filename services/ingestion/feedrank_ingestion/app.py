@@ -48,7 +48,7 @@ def create_intake(
     come back.
     """
     metrics = metrics or Metrics(SERVICE)
-    publisher = GroupPublisher(bus)
+    publisher, admission = GroupPublisher(bus), Admission(max_waiting_bytes)
     receipts = ReceiptBook(bus, subjects or Subjects(secrets.token_bytes()))
     have_topics = False
 
@@ -71,8 +71,8 @@ def create_intake(
     app = create_app(
         title="Feedrank ingestion", metrics=metrics, ready=ready, public=True, lifespan=lifespan
     )
-    app.include_router(router(publisher, Admission(max_waiting_bytes), metrics))
-    app.include_router(user_router(publisher, receipts))
+    app.include_router(router(publisher, admission, metrics))
+    app.include_router(user_router(publisher, admission, receipts))
     app.add_exception_handler(OverCapacityError, on_over_capacity)
     describe(app)
     return app

@@ -34,7 +34,8 @@ from feedrank_core.runtime.metrics import Metrics
 from pydantic import ValidationError
 
 from feedrank_ingestion.bus_eraser import BusEraser
-from feedrank_ingestion.lake_sink import SINK_TOPICS, missing, reason_of
+from feedrank_ingestion.lake_batch import reason_of
+from feedrank_ingestion.lake_sink import SINK_TOPICS, missing
 
 MAX_ORDERS = 500
 POLL_S = 0.25

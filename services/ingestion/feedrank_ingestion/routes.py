@@ -66,10 +66,7 @@ _RETRY_AFTER = {
         "schema": {"type": "integer", "minimum": 1},
     }
 }
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "The body is no JSON.", "content": _PROBLEM},
-    413: {"description": "The body is larger than 1 MiB.", "content": _PROBLEM},
-    422: {"description": "The body or the path is of another shape.", "content": _PROBLEM},
+TURNED_AWAY: dict[int | str, dict[str, Any]] = {
     429: {
         "description": "More waits for the bus than may; nothing was looked at. Send it again.",
         "content": _PROBLEM,
@@ -81,6 +78,12 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         "headers": _RETRY_AFTER,
     },
 }
+"""The answers to whatever would be held on the bus and is not."""
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The body is no JSON.", "content": _PROBLEM},
+    413: {"description": "The body is larger than 1 MiB.", "content": _PROBLEM},
+    422: {"description": "The body or the path is of another shape.", "content": _PROBLEM},
+} | TURNED_AWAY
 
 PathId = Annotated[ExternalId, PathParameter(max_length=MAX_ID_LENGTH)]
 

@@ -12,30 +12,32 @@ from feedrank_core.contracts.user_changes import ChangeKind, MergeBody, Receipt,
 from feedrank_core.runtime.bus import Outgoing
 from feedrank_core.runtime.http import PROBLEM_TYPE, problem
 
+from feedrank_ingestion.admission import Admission
 from feedrank_ingestion.publishing import GroupPublisher
 from feedrank_ingestion.receipts import ReceiptBook
-from feedrank_ingestion.routes import PathId
+from feedrank_ingestion.routes import TURNED_AWAY, PathId
 
 _PROBLEM = {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _HOLDS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The body is no text.", "content": _PROBLEM},
     413: {"description": "The body is larger than 1 MiB.", "content": _PROBLEM},
-    503: {"description": "The bus does not answer; send it again.", "content": _PROBLEM},
-}
+} | TURNED_AWAY
 _FINDS: dict[int | str, dict[str, Any]] = {
     404: {"description": "There is no such receipt.", "content": _PROBLEM}
 }
 
 
-def user_router(publisher: GroupPublisher, book: ReceiptBook) -> APIRouter:
+def user_router(publisher: GroupPublisher, admission: Admission, book: ReceiptBook) -> APIRouter:
     """The routes. An order is answered once the bus holds it; the stores carry it out after."""
     routes = APIRouter(prefix="/v1")
-    _add_orders(routes, publisher, book)
+    _add_orders(routes, publisher, admission, book)
     _add_receipts(routes, book)
     return routes
 
 
-def _add_orders(routes: APIRouter, publisher: GroupPublisher, book: ReceiptBook) -> None:
+def _add_orders(
+    routes: APIRouter, publisher: GroupPublisher, admission: Admission, book: ReceiptBook
+) -> None:
     @routes.delete("/users/{user_id:id}", status_code=202, response_model=Receipt, responses=_HOLDS)
     async def delete_user(user_id: PathId) -> Response:
         """Erase the reader everywhere. Whoever comes back under this id is somebody new."""
@@ -61,7 +63,8 @@ def _add_orders(routes: APIRouter, publisher: GroupPublisher, book: ReceiptBook)
         )
         records = {USER_CHANGES.name: [Outgoing(user_id, change.model_dump_json().encode())]}
         # The profile first: what is published of the reader later must not be withdrawn.
-        await publisher.hold({USERS.name: [Outgoing(user_id, None)]} | records)
+        with admission.room_for(0):
+            await publisher.hold({USERS.name: [Outgoing(user_id, None)]} | records)
         return _answer(book.add(change), 202)
 
 
