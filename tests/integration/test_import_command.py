@@ -19,7 +19,10 @@ from feedrank_cli.imports import routes
 from feedrank_cli.imports.mapping import load_mapping
 from feedrank_cli.settings import Settings
 from feedrank_core.contracts.api import EventBatch
+from feedrank_core.contracts.topics import IMPRESSIONS, INTERACTIONS, ITEMS, USERS
+from feedrank_core.runtime.bus_open import open_bus
 from feedrank_core.runtime.lake import Lake
+from processes import Service, until
 from typer.testing import CliRunner
 
 AT = datetime(2026, 1, 15, tzinfo=UTC)
@@ -187,6 +190,38 @@ def test_rows_go_through_the_intake_which_is_waited_for_and_has_the_last_word(
     assert outcome.rejects.first["reason"] == "occurred_at: too old"
     assert len({event["event_id"] for event in intake.events}) == 1000
     assert bring_in(settings, form, path, to="intake").new.total() == 0
+
+
+def test_every_kind_of_line_goes_through_the_real_intake_to_its_topic(
+    tmp_path: Path, intake: Service, bus_url: str
+) -> None:
+    item = {"item_id": "i", "item_type": "post", "creator_id": "c", "category": "news"}
+    lines = [
+        item | {"created_at": AT},
+        {"user_id": "u", "country": "DE"},
+        *(click(n, event_type="impression" if n % 2 else "click") for n in range(10)),
+        click(10, dwell_s=-1.0),
+    ]
+    path = tmp_path / "mixed.jsonl"
+    path.write_text("\n".join(json.dumps(row, default=datetime.isoformat) for row in lines))
+    settings = Settings(home=tmp_path / "home", ingestion_port=int(intake.url.rpartition(":")[2]))
+    outcome = bring_in(settings, "jsonl", path)
+    assert dict(outcome.new) == {"items": 1, "users": 1, "impressions": 5, "interactions": 5}
+    assert outcome.rejects.first is not None
+    assert outcome.rejects.first["line"] == 13
+    assert "dwell_s" in outcome.rejects.first["reason"]
+    topics = [IMPRESSIONS, INTERACTIONS, ITEMS, USERS]
+    bus = open_bus(bus_url)
+    with bus.consumer(topics, group="test", member="m") as consumer:
+        found: list[str] = []
+
+        def all_came() -> bool:
+            found.extend(r.topic for r in consumer.poll(max_records=100, timeout_s=0.5))
+            return len(found) >= 12
+
+        until(all_came)
+    bus.close()
+    assert sorted(found) == 5 * ["impressions"] + 5 * ["interactions"] + ["items", "users"]
 
 
 def test_an_intake_that_is_down_is_told_and_the_import_goes_on_later(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from contextlib import closing
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,7 @@ from feedrank_cli.errors import CommandError
 from feedrank_cli.imports.bring import Outcome, bring, plan
 from feedrank_cli.imports.mapping import Mapping, check_columns, load_mapping
 from feedrank_cli.imports.pieces import Source
-from feedrank_cli.imports.routes import IntakeRoute, LakeRoute, Route
+from feedrank_cli.imports.routes import IntakeRoute, LakeRoute
 from feedrank_cli.imports.schema_check import check_schema
 from feedrank_cli.settings import Settings, load
 
@@ -58,16 +59,17 @@ def bring_in(
         raise CommandError(f"{format_name} goes to {' or '.join(module.ROUTES)} only.", code=2)
     sources = module.sources(path, topic)
     _check(sources, mapping, ignore_unknown=ignore_unknown)
-    route: Route = ROUTES[way](settings)
     folder = settings.place.imports
     if rejects is None:
         name = xxhash.xxh3_64_hexdigest(str(path.absolute()).encode())[:8]
         rejects = folder / f"{path.stem}-{name}.rejects.jsonl"
     try:
-        jobs = plan(sources, route, mapping, folder, way)
-        done = sum(job.source.size for job in jobs if job.checkpoint.through)
-        with progress(format_name, sum(source.size for source in sources), done=done) as tick:
-            return bring(jobs, route, mapping, rejects, tick)
+        with closing(ROUTES[way](settings)) as route:
+            jobs = plan(sources, route, mapping, folder, way)
+            done = sum(job.source.size for job in jobs if job.checkpoint.through)
+            size = sum(source.size for source in sources)
+            with progress(format_name, size, done=done) as tick:
+                return bring(jobs, route, mapping, rejects, tick)
     except OSError as error:
         raise CommandError(
             f"The import stopped: {error}.", "Mend it and import again: it goes on from there."
@@ -78,7 +80,7 @@ def show(outcome: Outcome, console: Console) -> None:
     """What came in, by topic, and where the rest lies."""
     for topic in sorted({*outcome.new, *outcome.known}):
         again = outcome.known[topic]
-        note = f" ({again:,} were there already)" if again else ""
+        note = f" ({again:,} were there already, or are of erased readers)" if again else ""
         console.print(f"{topic:<13} {outcome.new[topic]:>12,} new{note}")
     first = outcome.rejects.first
     if first is not None:

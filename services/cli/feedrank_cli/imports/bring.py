@@ -18,7 +18,10 @@ from feedrank_cli.imports.routes import Route
 
 @dataclass
 class Outcome:
-    """Rows by topic, new ones and those that an earlier import kept."""
+    """Rows by topic: new ones, and known ones, which an earlier import kept or nobody may keep.
+
+    The lake leaves out the rows of readers who were erased, and does not say which they are.
+    """
 
     rejects: Rejects
     new: Counter[str] = field(default_factory=Counter)

@@ -38,6 +38,10 @@ class Route(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Release connections."""
+        ...
+
 
 class LakeRoute:
     """Rows and the position they reach are one commit of the lake, so a kill loses neither."""
@@ -70,6 +74,9 @@ class LakeRoute:
             return self._lake.append(batch.topic, rows, app_id=app_id, offset=end), []
         except (ValueError, LakeError) as error:
             raise CommandError(str(error), "Import again: it goes on where it stopped.") from error
+
+    def close(self) -> None:
+        """Nothing is open between two calls."""
 
     def _reached(self, topic: str, identity: str) -> int:
         return self._lake.transaction_offset(topic, self._app_id(topic, identity)) or 0
@@ -117,6 +124,10 @@ class IntakeRoute:
             kept += accepted
             refusals += refused
         return kept, refusals
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
 
     def _send(self, batch: Batch, first: int, last: int) -> tuple[int, list[Refusal]]:
         name, path = self.PATHS[batch.topic]
