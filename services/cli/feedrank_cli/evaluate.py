@@ -44,7 +44,7 @@ def evaluate(
     console.print(table(opened.bundle_id, metrics))
     if refit := opened.manifest.config.get("refit_epochs"):
         console.print(
-            f"Measured before the last {refit} pass over everything, which took in this slice."
+            f"Measured before the refit over everything, this slice included (epochs: {refit})."
         )
     for baseline in ("popularity", "item_knn"):
         lead = metrics[f"lead_over_{baseline}"]

@@ -40,17 +40,7 @@ def pages() -> dict[str, str]:
 def dataflow() -> str:
     """Who writes and reads each topic and each Redis key."""
     lines = [NOTICE, "", "# Data flow", "", "Topics in double arrows, Redis keys in single ones."]
-    lines += ["", "```mermaid", "flowchart LR"]
-    for name, topic in TOPICS.items():
-        node = f"t_{name.replace('-', '_')}"
-        lines.append(f'    {node}[["{name}"]]')
-        lines += [f"    {writer} ==> {node}" for writer in sorted(topic.writers)]
-        lines += [f"    {node} ==> {reader}" for reader in sorted(topic.readers)]
-    for name, key in REDIS_KEYS.items():
-        lines.append(f'    k_{name}[("{key.template}")]')
-        lines.append(f"    {key.writer} --> k_{name}")
-        lines += [f"    k_{name} --> {reader}" for reader in sorted(key.readers)]
-    lines += ["```", "", "## Topics", ""]
+    lines += ["", *_graph(), "", "## Topics", ""]
     lines += _table(
         ("topic", "message", "key", "partitions", "compacted", "writers", "readers"),
         [
@@ -83,6 +73,20 @@ def dataflow() -> str:
         ],
     )
     return "\n".join(lines) + "\n"
+
+
+def _graph() -> list[str]:
+    lines = ["```mermaid", "flowchart LR"]
+    for name, topic in TOPICS.items():
+        node = f"t_{name.replace('-', '_')}"
+        lines.append(f'    {node}[["{name}"]]')
+        lines += [f"    {writer} ==> {node}" for writer in sorted(topic.writers)]
+        lines += [f"    {node} ==> {reader}" for reader in sorted(topic.readers)]
+    for name, key in REDIS_KEYS.items():
+        lines.append(f'    k_{name}[("{key.template}")]')
+        lines.append(f"    {key.writer} --> k_{name}")
+        lines += [f"    k_{name} --> {reader}" for reader in sorted(key.readers)]
+    return [*lines, "```"]
 
 
 def metrics() -> str:

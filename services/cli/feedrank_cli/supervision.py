@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import shlex
 import socket
@@ -115,7 +114,7 @@ class Supervisor:
         self.socket_path.unlink(missing_ok=True)
         path = self.run / "supervisord.conf"
         path.write_text(self.config(processes))
-        (self.run / STATE_FILE).write_text(json.dumps(_state(self.settings)))
+        (self.run / STATE_FILE).write_text(self.settings.model_dump_json())
         daemon = subprocess.Popen(
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(path)],
             env=os.environ | self.settings.environment() | {MARK: str(self.run)},
@@ -186,10 +185,6 @@ class Supervisor:
                 return getattr(proxy.supervisor, method)()
         finally:
             transport.close()
-
-
-def _state(settings: Settings) -> dict[str, Any]:
-    return settings.model_dump(mode="json") | {"home": str(settings.place.root)}
 
 
 def _end(process: psutil.Process) -> None:

@@ -88,14 +88,11 @@ def train_bundle(
     """Fit on what came before the cuts, measure on what came after, refit, seal."""
     stop_s, test_s = prepared.cuts_s
     num_items = len(prepared.catalogue.item_key)
-    columns = prepared.catalogue.columns()
-    slices = [
+    early, late = (
         holdout_from(prepared.shards, num_items, start_s=start, stop_s=stop, seed=seed)
         for start, stop in ((stop_s, test_s), (test_s, np.inf))
-    ]
-    trained_N = had_positive(prepared, stop_s, num_items)
-    items = encode_items(prepared.schema, columns, trained=trained_N)
-    early = slices[0]
+    )
+    items, _ = items_as_of(prepared, stop_s)
     model = fit(
         Shards(prepared.shards, stop_s=stop_s) if early else Shards(prepared.shards),
         items,
@@ -106,11 +103,10 @@ def train_bundle(
         report=report,
     )
     metrics: dict[str, dict[str, float]] = {}
-    if (late := slices[1]) is not None:
+    if late is not None:
         contenders = {"two_tower": towers(late, model, items), **baselines(late)}
         metrics = compare(late, contenders, seed=seed)
-    trained_N = had_positive(prepared, np.inf, num_items)
-    items = encode_items(prepared.schema, columns, trained=trained_N)
+    items, trained_N = items_as_of(prepared, np.inf)
     refit_epochs = 0 if early is None else REFIT_EPOCHS
     if refit_epochs:
         again = replace(config, epochs=refit_epochs)
@@ -129,12 +125,13 @@ def train_bundle(
     )
 
 
-def had_positive(prepared: Prepared, before_s: float, num_items: int) -> np.ndarray:
-    """Which items had a positive before a time. Shapes: (N,) bool."""
-    found = np.zeros(num_items, bool)
+def items_as_of(prepared: Prepared, before_s: float) -> tuple[ItemInputs, np.ndarray]:
+    """The item tower's inputs, and which items had a positive before a time. Shapes: (N,) bool."""
+    trained_N = np.zeros(len(prepared.catalogue.item_key), bool)
     for _, item, at_s in triples(prepared.shards):
-        found[item[at_s < before_s]] = True
-    return found
+        trained_N[item[at_s < before_s]] = True
+    columns = prepared.catalogue.columns()
+    return encode_items(prepared.schema, columns, trained=trained_N), trained_N
 
 
 def write_bundle(

@@ -79,7 +79,7 @@ def fit(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
     log_q_N = log_frequencies(source, len(items["id_buckets"]), config)
-    best_score, best_state, waited = -math.inf, None, 0
+    best = Best()
     started, steps = time.monotonic(), 0
     for number in range(1, config.epochs + 1):
         losses = run_epoch(
@@ -97,16 +97,27 @@ def fit(
         loss = float(np.mean(losses)) if losses else math.nan
         report(Epoch(number, steps, loss, score, time.monotonic() - started))
         if score is not None:
-            waited = 0 if score > best_score else waited + 1
-            if score > best_score:
-                best_score, best_state = score, snapshot(model)
-            if waited >= config.patience:
-                break
-        if steps >= config.max_steps:
+            best.consider(score, model)
+        if best.num_waited >= config.patience or steps >= config.max_steps:
             break
-    if best_state is not None:
-        model.load_state_dict(best_state)
+    if best.state is not None:
+        model.load_state_dict(best.state)
     return model.eval()
+
+
+@dataclass
+class Best:
+    """The weights of the best score so far, and how many epochs came since."""
+
+    score: float = -math.inf
+    state: dict[str, torch.Tensor] | None = None
+    num_waited: int = 0
+
+    def consider(self, score: float, model: TwoTower) -> None:
+        """Keep these weights where they are better."""
+        self.num_waited += 1
+        if score > self.score:
+            self.score, self.state, self.num_waited = score, snapshot(model), 0
 
 
 def snapshot(model: TwoTower) -> dict[str, torch.Tensor]:
