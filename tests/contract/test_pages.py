@@ -6,10 +6,13 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+import typer.main
+from feedrank_cli.__main__ import app
 from feedrank_cli.settings import Settings
 from feedrank_core.runtime.settings import variable_of
 
 ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
 DECISIONS = ROOT / "docs" / "decisions"
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
@@ -55,9 +58,16 @@ def test_the_index_of_decisions_lists_each_one_under_its_title():
         assert f"| {number} | [{title}]({page.name}) |" in index
 
 
+def test_the_readme_tells_every_command_and_no_other():
+    rows = re.findall(r"^\| `feedrank .*?(?=\|)", README.read_text(), re.MULTILINE)
+    told = {word for row in rows for word in re.findall(r"`(?:feedrank )?([a-z]+)", row)}
+    commands = typer.main.get_group(app).commands
+    assert told == set(commands)
+
+
 def test_the_readmes_settings_are_those_of_the_command_line():
     rows = re.findall(r"^\| `(FEEDRANK_\w+)` \| `?([^`|;]+?)`?(?:;[^|]*)? \|$",
-                      (ROOT / "README.md").read_text(), re.MULTILINE)  # fmt: skip
+                      README.read_text(), re.MULTILINE)  # fmt: skip
     defaults = {
         variable_of(Settings, name): field.default for name, field in Settings.model_fields.items()
     }
