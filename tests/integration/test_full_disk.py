@@ -9,12 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 from feedrank_core.contracts.topics import INTERACTIONS
 from feedrank_core.runtime.bus import Outgoing
 from feedrank_core.runtime.bus_redis import RedisBus
 from feedrank_core.runtime.lake import Lake, LakeError
+from feedrank_core.runtime.valkey import Role
 from processes import Server, Service, free_port, until
 
 T0 = datetime(2026, 1, 2, tzinfo=UTC)
@@ -133,3 +135,45 @@ def test_the_sink_waits_for_space_says_so_and_loses_and_repeats_nothing(
         sink.until_ready()
     bus.close()
     assert event_ids(root) == sorted(f"e{n}" for n in range(3000))
+
+
+def test_a_bus_without_space_takes_no_more_and_has_all_it_took(disk: SmallDisk, tmp_path: Path):
+    (disk.folder / "bus").mkdir()
+    server, port = Server(Role.BUS, disk.folder / "bus"), free_port()
+    intake = Service(
+        tmp_path,
+        "feedrank_ingestion",
+        "serve",
+        port=port,
+        home=str(tmp_path),
+        bus_url=server.url,
+        ingestion_port=str(port),
+    )
+    sent: list[str] = []
+
+    def send(number: int) -> int:
+        events = [event(n) | {"occurred_at": T0.isoformat()} for n in range(number, number + 100)]
+        for one in events:
+            del one["accepted_at"]
+        answer = httpx.post(f"{intake.url}/v1/events", json={"events": events}, timeout=30)
+        if answer.status_code == 202:
+            sent.extend(one["event_id"] for one in events)
+        return answer.status_code
+
+    server.start()
+    with intake.running():
+        intake.until_ready()
+        assert send(0) == 202
+        disk.fill()
+        until(lambda: send(100 + len(sent)) == 503)
+        disk.free()
+        until(lambda: send(100 + len(sent)) == 202)
+        server.kill()
+        server.start()
+        intake.until_ready()
+    bus = RedisBus(server.url)
+    with bus.consumer([INTERACTIONS], group="test", member="m") as consumer:
+        records = consumer.poll(max_records=10 * len(sent), timeout_s=5.0)
+    bus.close()
+    server.stop()
+    assert {orjson.loads(r.value or b"")["event_id"] for r in records} >= set(sent)
