@@ -26,7 +26,7 @@ class OnlineFeatures(Protocol):
     """Holds each reader's newest features by view. Blocks."""
 
     def write(self, rows: Sequence[OnlineRow], at: datetime) -> None:
-        """Replace what is held, unless it was written after `at`. Raises: OnlineStoreError."""
+        """Replace what is held of these readers, as of `at`. Raises: OnlineStoreError."""
         ...
 
     def forget(self, user_ids: Sequence[str]) -> None:

@@ -10,19 +10,17 @@ from feedrank_feature_store.ports import OnlineRow
 
 
 class MemoryOnline:
-    """Holds features by reader and view, with when they were written."""
+    """Holds features by reader and column."""
 
     def __init__(self) -> None:
-        self.held: dict[str, dict[str, tuple[datetime, dict[str, Any]]]] = {}
+        self.held: dict[str, dict[str, Any]] = {}
 
     def write(self, rows: Sequence[OnlineRow], at: datetime) -> None:
-        """Replace what is held, unless it was written after `at`."""
+        """Replace what is held of these readers, as of `at`."""
         for row in rows:
-            views = self.held.setdefault(row.user_id, {})
-            for name in ("counters", "history", "profile"):
-                values = getattr(row, name)
-                if values is not None and (name not in views or views[name][0] < at):
-                    views[name] = (at, values)
+            held = self.held.setdefault(row.user_id, {})
+            for values in (row.counters, row.history, row.profile):
+                held |= values or {}
 
     def forget(self, user_ids: Sequence[str]) -> None:
         """Hold nothing of these readers any more."""
@@ -31,5 +29,4 @@ class MemoryOnline:
 
     def read(self, user_id: str) -> dict[str, Any]:
         """Every feature of a reader by column; nothing for one that is not held."""
-        views = self.held.get(user_id, {})
-        return {name: value for _, values in views.values() for name, value in values.items()}
+        return self.held.get(user_id, {})
