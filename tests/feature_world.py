@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from feature_oracle import Records, Row
 from feedrank_core.contracts.events import InteractionType
 from feedrank_core.contracts.items import ItemType, withdrawal
 from feedrank_core.contracts.users import AgeBand, Platform
+from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.lake_schema import NOT_FROM_BUS
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -33,6 +35,14 @@ def world(seed: int, *, num_events: int = 1500) -> Records:
         if rng.random() < 0.1:
             topic.append(_again(rng, event, number))
     return records
+
+
+def lake_of(root: Path, records: Records) -> Lake:
+    """A lake that holds these."""
+    lake = Lake(root / "lake")
+    for topic, rows in vars(records).items():
+        lake.append(topic, rows)
+    return lake
 
 
 def _event(rng: np.random.Generator, number: int) -> Row:

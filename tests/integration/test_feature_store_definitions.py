@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from feature_oracle import Oracle, Records
-from feature_world import DAYS, START, world
+from feature_tables import read_tables, write_tables
+from feature_world import DAYS, START, lake_of, world
 from feedrank_core.contracts.features import HISTORY_LENGTH, PRIORS, Priors, Table
-from feedrank_core.runtime.lake import Lake
+from feedrank_feature_store.adapters.duckdb_engine import DuckDbEngine
 from feedrank_feature_store.priors import read_priors
-from feedrank_feature_store.tables import write_catalogue, write_features
+from feedrank_feature_store.tables import write_features
 
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
 
+Tables = dict[Table, list[dict[str, Any]]]
 
-def written(root: Path, records: Records, as_of) -> dict[Table, list[dict[str, Any]]]:
-    lake = Lake(root / "lake")
-    for topic, rows in vars(records).items():
-        lake.append(topic, rows)
-    for write in (write_catalogue, write_features):
-        with lake.connect(as_of) as connection:
-            write(connection, root / "features", as_of)
-    return {t: pq.read_table(root / "features" / t).to_pylist() for t in Table}
+
+def written(root: Path, records: Records, as_of: datetime, *, num_pieces: int = 1) -> Tables:
+    write_tables(lake_of(root, records), root / "features", as_of, num_pieces=num_pieces)
+    return read_tables(root / "features")
 
 
 def assert_same(found: dict[str, Any], expected: dict[str, Any], who: str) -> None:
@@ -40,11 +38,10 @@ def is_number(value: Any) -> bool:
     )
 
 
-@pytest.mark.parametrize("days", [9, DAYS + 1])
-@pytest.mark.parametrize("seed", [1, 2])
-def test_every_feature_equals_brute_force(tmp_path, seed, days):
+@pytest.mark.parametrize(("seed", "days", "num_pieces"), [(1, 9, 1), (2, DAYS + 1, 3)])
+def test_every_feature_equals_brute_force(tmp_path, seed, days, num_pieces):
     records, as_of = world(seed), START + timedelta(days=days)
-    tables = written(tmp_path, records, as_of)
+    tables = written(tmp_path, records, as_of, num_pieces=num_pieces)
     oracle = Oracle(records, as_of)
     priors = read_priors(tmp_path / "features")
     assert priors is not None
@@ -78,14 +75,12 @@ def test_a_world_holds_what_makes_features_hard():
 
 def test_features_are_smoothed_by_the_priors_that_were_last_written(tmp_path):
     records, as_of = world(3, num_events=200), START + timedelta(days=DAYS)
-    lake = Lake(tmp_path / "lake")
-    for topic, rows in vars(records).items():
-        lake.append(topic, rows)
+    lake = lake_of(tmp_path, records)
     given = Priors(as_of=START, mean_value=1.0, click_rate=0.9, like_rate=0.8, engagement_rate=0.7)
     (tmp_path / "features").mkdir()
     (tmp_path / "features" / PRIORS).write_text(given.model_dump_json())
-    with lake.connect(as_of) as connection:
-        write_features(connection, tmp_path / "features", as_of)
+    with DuckDbEngine(lake.connect(as_of), tmp_path / "scratch") as engine:
+        write_features(engine, tmp_path / "features", as_of)
     oracle = Oracle(records, as_of)
     for found in pq.read_table(tmp_path / "features" / Table.USERS).to_pylist():
         expected = oracle.reader(found["user_id"], given)

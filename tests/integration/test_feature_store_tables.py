@@ -2,15 +2,14 @@
 
 from datetime import UTC, datetime, timedelta
 
-import pyarrow.parquet as pq
 import pytest
+from feature_tables import read_tables, write_tables
 from feedrank_core.contracts.events import InteractionType
 from feedrank_core.contracts.features import COUNTER_COLUMNS, Table, increments
 from feedrank_core.contracts.ids import item_key
 from feedrank_core.contracts.items import ItemType
 from feedrank_core.features.counters import CounterState, fold, value_at
 from feedrank_core.runtime.lake import Lake
-from feedrank_feature_store.tables import write_catalogue, write_features
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -45,11 +44,8 @@ def extract(root, rows, as_of=AS_OF):
     lake.append("items", [ITEM])
     if rows:
         lake.append("interactions", rows)
-    with lake.connect(as_of) as connection:
-        write_features(connection, root / "features", as_of)
-    with lake.connect(as_of) as connection:
-        write_catalogue(connection, root / "features", as_of)
-    return {t: pq.read_table(root / "features" / t).to_pylist() for t in Table}
+    write_tables(lake, root / "features", as_of)
+    return read_tables(root / "features")
 
 
 offsets_us = st.integers(0, 799 * 86_400 * 10**6)
@@ -65,18 +61,36 @@ def test_batch_counters_equal_the_fold_of_the_stream(tmp_path_factory, drawn):
         for n, (us, action, dwell) in enumerate(drawn)
     ]
     tables = extract(tmp_path_factory.mktemp("lake"), rows)
-    by_time = {r["event_timestamp"]: r for r in tables[Table.USER_COUNTERS]}
-    state = CounterState()
+    state, after = CounterState(), {}
     for row in sorted(rows, key=lambda r: r["accepted_at"]):
         moved = increments(row["event_type"], row["dwell_s"], ItemType.VIDEO)
-        state = fold(state, row["accepted_at"], moved)
-        if not any(r["accepted_at"] == state.at and r is not row for r in rows):
-            batch = {name: by_time[state.at][name] for name in state.values}
-            assert batch == pytest.approx(dict(state.values), rel=1e-6, abs=1e-9)
+        state = after[row["accepted_at"]] = fold(state, row["accepted_at"], moved)
+    for found in tables[Table.USER_COUNTERS]:
+        expected = dict(after[found["event_timestamp"]].values)
+        assert {n: found[n] for n in expected} == pytest.approx(expected, rel=1e-6, abs=1e-9)
     now = value_at(state, AS_OF)
     expected = {name: now.get(name, 0.0) for name in COUNTER_COLUMNS}
     for row in (tables[Table.USERS][0], tables[Table.CATALOGUE][0]):
         assert {n: row[n] for n in expected} == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+def test_the_state_before_every_engagement_is_kept_and_the_last_one(tmp_path):
+    hours = [0, 1, 2, 3, 4, 4, 5, 9]
+    likes = {2, 4}
+    rows = [
+        interaction(
+            n,
+            InteractionType.LIKE if hour in likes else InteractionType.VIEW,
+            START + timedelta(hours=hour),
+            1.0,
+        )
+        for n, hour in enumerate(hours)
+    ]
+    for table in (Table.USER_COUNTERS, Table.ITEM_COUNTERS):
+        found = extract(tmp_path / table, rows)[table]
+        kept = [(r["event_timestamp"] - START) // timedelta(hours=1) for r in found]
+        assert kept == [1, 3, 9]
+        assert [r["likes_forever"] for r in found] == [0.0, 1.0, 3.0]
 
 
 def test_a_planted_value_from_the_future_does_not_leak(tmp_path):

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from feature_tables import write_tables
 from feedrank_core.contracts.events import InteractionType
 from feedrank_core.contracts.features import COUNTER_COLUMNS, USER_PROFILE_COLUMNS
 from feedrank_core.contracts.items import ItemType
 from feedrank_core.contracts.users import AgeBand, Platform
 from feedrank_core.features.encoding import FIRST_WORD, FeatureSchema
 from feedrank_core.runtime.lake import Lake
-from feedrank_feature_store.tables import write_catalogue, write_features
 from feedrank_trainer.examples import read_shard
 from feedrank_trainer.labels import USER_DENSE, labelled_actions
 from feedrank_trainer.pairs import PAIRS, SCHEMA, write_pairs
@@ -69,9 +69,7 @@ def write_world(root: Path, actions: list[dict], profiles: list[dict]) -> None:
     lake.append("items", [item(n) for n in range(NUM_ITEMS)])
     lake.append("interactions", actions)
     lake.append("users", profiles)
-    for write in (write_features, write_catalogue):
-        with lake.connect(AS_OF) as connection:
-            write(connection, root / "features", AS_OF)
+    write_tables(lake, root / "features", AS_OF)
 
 
 def labels(root: Path) -> pa.Table:

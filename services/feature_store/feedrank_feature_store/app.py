@@ -22,6 +22,7 @@ from feedrank_core.runtime.redis_clients import sync_client
 from feedrank_core.runtime.serving import start_probe_server
 
 from feedrank_feature_store.adapters.feast_online import FeastOnline
+from feedrank_feature_store.batch_engine import batch_engine
 from feedrank_feature_store.consumer import GROUP, PAUSE_S, StreamFollower
 from feedrank_feature_store.differences import Comparison
 from feedrank_feature_store.priors import NO_PRIORS, LatestPriors, read_priors
@@ -42,16 +43,16 @@ def extract_catalogue(settings: Settings, as_of: datetime) -> int:
     """Write catalogue.parquet as of then; the number of items. Blocks."""
     from feedrank_feature_store.tables import write_catalogue
 
-    with Lake(settings.place.lake).connect(as_of) as connection:
-        return write_catalogue(connection, settings.place.features, as_of)
+    with batch_engine(settings, as_of) as engine:
+        return write_catalogue(engine, settings.place.features, as_of)
 
 
 def extract_features(settings: Settings, as_of: datetime) -> dict[str, int]:
     """Write the feature tables as of then and put them online; rows by table. Blocks."""
     from feedrank_feature_store.tables import write_features
 
-    with Lake(settings.place.lake).connect(as_of) as connection:
-        rows = write_features(connection, settings.place.features, as_of)
+    with batch_engine(settings, as_of) as engine:
+        rows = write_features(engine, settings.place.features, as_of)
     counts = {table.name.lower(): num_rows for table, num_rows in rows.items()}
     put_online(settings, as_of)
     return counts

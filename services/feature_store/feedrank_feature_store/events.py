@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import ibis
+import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 from feedrank_core.contracts.events import ENGAGEMENTS, InteractionType
 from feedrank_core.contracts.features import COUNTER_OF, Counter
@@ -17,10 +18,9 @@ IMPRESSION = "impression"
 
 
 def event_log(impressions: ir.Table, interactions: ir.Table, item_types: ir.Table) -> ir.Table:
-    """One row an event: who, what, when, whether it engages, and its `place` in the reader's log.
+    """One row an event: who, what, when, and whether it engages.
 
-    A view engages by the item's type as first published, if that was accepted by then. Places
-    count from 0 in the order of `accepted_at`, then `event_id`.
+    A view does by the item's type as first published, if that was accepted by then.
     """
     shown = _common(impressions, action=ibis.literal(IMPRESSION), dwell_s=_no_dwell())
     done = _common(
@@ -28,11 +28,13 @@ def event_log(impressions: ir.Table, interactions: ir.Table, item_types: ir.Tabl
     )
     known = item_types.select("item_key", "item_type", "published_at")
     log = shown.union(done).left_join(known, "item_key").drop("item_key_right")
+    return log.mutate(engaged=_engaged(log), t=seconds_of(log.at)).drop("item_type", "published_at")
+
+
+def placed(log: ir.Table) -> ir.Table:
+    """The log with each event's `place` among its reader's, from 0, in the order of decision 7."""
     order = ibis.window(group_by="user_id", order_by=[log.at, log.event_id, log.action])
-    log = log.mutate(
-        engaged=_engaged(log), t=seconds_of(log.at), place=ibis.row_number().over(order)
-    )
-    return log.drop("item_type", "published_at")
+    return log.mutate(place=ibis.row_number().over(order))
 
 
 def increments(log: ir.Table) -> dict[str, Any]:
@@ -40,10 +42,14 @@ def increments(log: ir.Table) -> dict[str, Any]:
     return {c.value: _increment(log, c) for c in Counter}
 
 
+@ibis.udf.scalar.builtin(signature=((dt.Timestamp(timezone="UTC", scale=6),), dt.int64))
+def epoch_us(at: Any) -> Any:
+    """Microseconds since 1970, by DuckDB: what Ibis has for it rounds to seconds there."""
+
+
 def seconds_of(at: Any) -> Any:
     """Unix seconds of an instant with its microseconds."""
-    # Truncated first, because DuckDB rounds the epoch to the nearest second.
-    return at.truncate("s").epoch_seconds().cast("float64") + at.microsecond().cast("float64") / 1e6
+    return epoch_us(at) / 1e6
 
 
 def engagements(log: ir.Table) -> ir.Table:

@@ -1,11 +1,16 @@
-"""What the stream needs of the world: a place where a reader's features are read online."""
+"""What the feature store needs of the world: an online store, and an engine for the batch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:  # The stream shares this module and starts without Ibis.
+    import ibis.expr.types as ir
+    import pyarrow as pa
 
 
 class OnlineStoreError(RuntimeError):
@@ -31,4 +36,36 @@ class OnlineFeatures(Protocol):
 
     def forget(self, user_ids: Sequence[str]) -> None:
         """Hold nothing of these readers any more. Raises: OnlineStoreError."""
+        ...
+
+
+class Pieces(Protocol):
+    """Tables cut by a hash of one column: its every value is in one piece. Iterable once more."""
+
+    def __iter__(self) -> Iterator[Mapping[str, ir.Table]]:
+        """The pieces, each the rows of all tables by their names."""
+        ...
+
+    def whole(self, name: str) -> ir.Table:
+        """All rows of one of the tables; nothing is computed again."""
+        ...
+
+
+class Engine(Protocol):
+    """Runs Ibis expressions over the lake as of one instant. Everything blocks."""
+
+    def view(self, name: str) -> ir.Table:
+        """A view of `lake_views.VIEWS`."""
+        ...
+
+    def cut(self, by: str, **tables: ir.Table) -> Pieces:
+        """These tables, which all have the column `by`, computed once and in pieces that fit."""
+        ...
+
+    def held(self, expression: ir.Table) -> AbstractContextManager[ir.Table]:
+        """The rows of an expression that is used more than once, computed once."""
+        ...
+
+    def batches(self, expression: ir.Table, rows: int) -> Iterator[pa.RecordBatch]:
+        """The rows of an expression in its order, at most `rows` at a time, never all at once."""
         ...

@@ -26,13 +26,21 @@ from feedrank_core.contracts.users import UNKNOWN
 from feedrank_core.features.affinity import TIE_DIGITS, weight
 from feedrank_core.features.quality import rate
 
-from feedrank_feature_store.batch_counters import snapshot
+from feedrank_feature_store.batch_counters import snapshot_of_spans
 
 
 def readers(
-    log: ir.Table, users: ir.Table, items: ir.Table, *, priors: Priors, as_of: datetime
+    log: ir.Table,
+    spanned: ir.Table,
+    users: ir.Table,
+    items: ir.Table,
+    *,
+    priors: Priors,
+    as_of: datetime,
 ) -> ir.Table:
     """One row for each user with a profile or an action. Lists are empty, never null.
+
+    `log` is a placed one, `spanned` its spans.
 
     `profile_at` is when the profile was accepted, or the first action of a user without one.
     """
@@ -42,7 +50,7 @@ def readers(
     parts = [
         first,
         users.select("user_id", "country", "age_band", "platform", "interests", "accepted_at"),
-        snapshot(log, "user_id", as_of),
+        snapshot_of_spans(spanned, "user_id", as_of),
         *(_affinity(last, items, of) for of in AFFINITY_COLUMNS),
         _histories(last),
         _seen(log),
@@ -86,11 +94,10 @@ def _last_engaged(log: ir.Table) -> ir.Table:
 
 
 def _histories(last: ir.Table) -> ir.Table:
-    oldest_first = last["rank"].desc()
     return last.group_by("user_id").agg(
-        hist_item_key=last.item_key.collect(order_by=oldest_first),
-        hist_action=last.action.collect(order_by=oldest_first),
-        hist_at=last.at.collect(order_by=oldest_first),
+        hist_item_key=_listed(last.item_key, by=last.place),
+        hist_action=_listed(last.action, by=last.place),
+        hist_at=_listed(last.at, by=last.place),
     )
 
 
@@ -109,8 +116,8 @@ def _affinity(last: ir.Table, items: ir.Table, of: str) -> ir.Table:
     names, shares = AFFINITY_COLUMNS[of]
     return top.group_by("user_id").agg(
         **{
-            names: top.name.collect(order_by=top["rank"]),
-            shares: top.share.collect(order_by=top["rank"]),
+            names: _listed(top.name, by=top["rank"]),
+            shares: _listed(top.share, by=top["rank"]),
         }
     )
 
@@ -120,4 +127,10 @@ def _seen(log: ir.Table) -> ir.Table:
     newest = ibis.window(group_by="user_id", order_by=by_item.place.desc())
     ranked = by_item.mutate(rank=ibis.row_number().over(newest))
     last = ranked.filter(ranked["rank"] < SEEN_LENGTH)
-    return last.group_by("user_id").agg(seen=last.item_key.collect(order_by=last.place))
+    return last.group_by("user_id").agg(seen=_listed(last.item_key, by=last.place))
+
+
+def _listed(value: Any, *, by: Any) -> Any:
+    """The values of a group in the order of `by`; Spark has no ordered collect."""
+    pairs = ibis.struct({"by": by, "value": value}).collect().sort()
+    return pairs.map(lambda pair: pair["value"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from feedrank_core.runtime.settings import FEATURE_STORE_PORT, InstallationSettings, Port
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -20,3 +22,9 @@ class Settings(InstallationSettings):
     """How often the state is saved: what a crash makes be read again at most."""
     item_stats_every_s: float = Field(default=5.0, gt=0)
     """How often items that changed are published."""
+    engine: Literal["duckdb", "spark"] = "duckdb"
+    """What computes the feature tables: this machine, or Spark."""
+    memory_gb: float = Field(default=4.0, ge=0.5)
+    """What DuckDB, or Spark's driver, may take of memory for the feature tables."""
+    spark_master: str = Field(default="local[*]", validation_alias="FEEDRANK_SPARK_MASTER")
+    """Where Spark runs; a cluster must see the folders of the lake and of the features."""

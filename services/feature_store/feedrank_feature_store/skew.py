@@ -28,6 +28,7 @@ from feedrank_core.contracts.features import (
 )
 from feedrank_core.runtime.lake_views import ITEM_TYPES
 
+from feedrank_feature_store.batch_counters import spans
 from feedrank_feature_store.catalogue import DAY_S, catalogue
 from feedrank_feature_store.differences import (
     ABSOLUTE,
@@ -37,7 +38,7 @@ from feedrank_feature_store.differences import (
     Row,
     equal,
 )
-from feedrank_feature_store.events import event_log, increments
+from feedrank_feature_store.events import event_log, increments, placed
 from feedrank_feature_store.parting import parting_of
 from feedrank_feature_store.readers import readers
 from feedrank_feature_store.stream.catalogue_state import key_bytes
@@ -73,9 +74,10 @@ def compare(state: State, connection: Any, work: Path, priors: Priors) -> Compar
     as_of = _after_everything(state)
     backend = ibis.duckdb.from_connection(connection)
     views = [backend.table(name) for name in ("impressions", "interactions", ITEM_TYPES)]
-    log = backend.create_table("feedrank_event_log", event_log(*views), temp=True, overwrite=True)
+    log = backend.create_table("audited_log", placed(event_log(*views)), temp=True)
+    spanned = backend.create_table("audited_spans", spans(log, "user_id"), temp=True)
     users, items = backend.table("users"), backend.table("items")
-    batch_users = readers(log, users, items, priors=priors, as_of=as_of)
+    batch_users = readers(log, spanned, users, items, priors=priors, as_of=as_of)
     batch_items = catalogue(log, items, priors=priors, as_of=as_of)
     comparison = Comparison(as_of)
     _compare_users(state, _written(batch_users, work / "users.parquet"), comparison, priors)

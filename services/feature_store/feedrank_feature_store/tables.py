@@ -2,83 +2,95 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import ibis
 import ibis.expr.types as ir
-import structlog
 from feedrank_core.contracts.features import Priors, Table
 from feedrank_core.runtime.lake_views import ITEM_TYPES, USER_VERSIONS
 
-from feedrank_feature_store.batch_counters import states
+from feedrank_feature_store.batch_counters import spans, states
 from feedrank_feature_store.catalogue import catalogue, prior_sums, priors_from
-from feedrank_feature_store.events import engagements, event_log
+from feedrank_feature_store.events import engagements, event_log, placed
+from feedrank_feature_store.ports import Engine, Pieces
 from feedrank_feature_store.priors import read_priors, write_priors
 from feedrank_feature_store.profiles import profiles
 from feedrank_feature_store.readers import readers
-
-log = structlog.get_logger(__name__)
-
-ROW_GROUP = 100_000
+from feedrank_feature_store.table_file import table_file
 
 
-def write_catalogue(connection: Any, folder: Path, as_of: datetime) -> int:
+def write_catalogue(engine: Engine, folder: Path, as_of: datetime) -> int:
     """Write the priors and the catalogue of `as_of`; the number of its items. Blocks."""
-    backend, events = _events(connection)
-    items = backend.table("items")
-    priors = _priors_of(events, items, as_of)
+    pieces = engine.cut("item_key", log=_log(engine), items=engine.view("items"))
+    priors = _priors_of(engine, pieces, as_of)
     write_priors(priors, folder)
-    expression = catalogue(events, items, priors=priors, as_of=as_of)
-    return _write(expression, folder / Table.CATALOGUE)
+    with table_file(folder / Table.CATALOGUE) as file:
+        for piece in pieces:
+            rows = catalogue(piece["log"], piece["items"], priors=priors, as_of=as_of)
+            file.append(engine, rows)
+    return file.num_rows
 
 
-def write_features(connection: Any, folder: Path, as_of: datetime) -> dict[Table, int]:
+def write_features(engine: Engine, folder: Path, as_of: datetime) -> dict[Table, int]:
     """Write readers, profiles, counters and engagements of `as_of`; the rows of each. Blocks.
 
     Rates are smoothed by the priors that the catalogue's run wrote, or where none did yet by
     those of the log at hand.
     """
-    backend, events = _events(connection)
-    users, items = backend.table("users"), backend.table("items")
-    priors = read_priors(folder) or _priors_of(events, items, as_of)
-    expressions = {
-        Table.ENGAGEMENTS: engagements(events),
-        Table.USERS: readers(events, users, items, priors=priors, as_of=as_of),
-        Table.USER_PROFILES: profiles(events, backend.table(USER_VERSIONS)),
-        Table.USER_COUNTERS: states(events, "user_id"),
-        Table.ITEM_COUNTERS: states(events, "item_key"),
-    }
-    return {table: _write(e, folder / table) for table, e in expressions.items()}
-
-
-def _priors_of(events: ir.Table, items: ir.Table, as_of: datetime) -> Priors:
-    sums = prior_sums(events, items).to_pyarrow().to_pylist()[0]
-    return priors_from(sums, as_of)
-
-
-def _events(connection: Any) -> tuple[Any, ir.Table]:
-    """The log as a temporary table: read, joined and deduplicated once for all tables."""
-    backend = ibis.duckdb.from_connection(connection)
-    views = [backend.table(name) for name in ("impressions", "interactions", ITEM_TYPES)]
-    return backend, backend.create_table(
-        "feedrank_event_log", event_log(*views), temp=True, overwrite=True
+    by_user = engine.cut(
+        "user_id",
+        log=_log(engine),
+        users=engine.view("users"),
+        versions=engine.view(USER_VERSIONS),
     )
+    by_item = engine.cut(
+        "item_key",
+        log=by_user.whole("log").select("item_key", "at", "t", "action", "dwell_s", "engaged"),
+        items=engine.view("items").select("item_key", "category", "creator_id"),
+    )
+    priors = read_priors(folder) or _priors_of(engine, by_item, as_of)
+    rows = _write_readers(engine, folder, by_user, by_item.whole("items"), priors, as_of)
+    with table_file(folder / Table.ITEM_COUNTERS) as file:
+        for piece in by_item:
+            with engine.held(spans(piece["log"], "item_key")) as spanned:
+                file.append(engine, states(spanned, "item_key"))
+    return rows | {Table.ITEM_COUNTERS: file.num_rows}
 
 
-def _write(expression: ir.Table, path: Path) -> int:
-    """Replace a Parquet file: a reader sees the old one or the new one. Returns its rows."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    expression.to_parquet(unfinished, compression="zstd", row_group_size=ROW_GROUP)
-    unfinished.replace(path)
-    num_rows = _num_rows(path)
-    log.info("feature_table_written", table=path.name, num_rows=num_rows)
-    return num_rows
+def _write_readers(
+    engine: Engine,
+    folder: Path,
+    pieces: Pieces,
+    items: ir.Table,
+    priors: Priors,
+    as_of: datetime,
+) -> dict[Table, int]:
+    """Every table of readers, piece by piece; the rows of each."""
+    written = (Table.ENGAGEMENTS, Table.USERS, Table.USER_PROFILES, Table.USER_COUNTERS)
+    with ExitStack() as stack:
+        files = {table: stack.enter_context(table_file(folder / table)) for table in written}
+        for piece in pieces:
+            with (
+                engine.held(placed(piece["log"])) as log,
+                engine.held(spans(log, "user_id")) as spanned,
+            ):
+                described = readers(log, spanned, piece["users"], items, priors=priors, as_of=as_of)
+                files[Table.ENGAGEMENTS].append(engine, engagements(log))
+                files[Table.USERS].append(engine, described)
+                files[Table.USER_PROFILES].append(engine, profiles(log, piece["versions"]))
+                files[Table.USER_COUNTERS].append(engine, states(spanned, "user_id"))
+    return {table: file.num_rows for table, file in files.items()}
 
 
-def _num_rows(path: Path) -> int:
-    import pyarrow.parquet as pq
+def _log(engine: Engine) -> ir.Table:
+    return event_log(*(engine.view(name) for name in ("impressions", "interactions", ITEM_TYPES)))
 
-    return pq.read_metadata(path).num_rows
+
+def _priors_of(engine: Engine, pieces: Pieces, as_of: datetime) -> Priors:
+    sums: dict[str, float] = {}
+    for piece in pieces:
+        for batch in engine.batches(prior_sums(piece["log"], piece["items"]), 1):
+            for name, amount in batch.to_pylist()[0].items():
+                sums[name] = sums.get(name, 0.0) + amount
+    return priors_from(sums, as_of)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ from feedrank_core.runtime.lake_upkeep import (
     remove_replaced,
     remove_unreferenced,
 )
-from feedrank_core.runtime.lake_views import VIEWS, view_sql
+from feedrank_core.runtime.lake_views import VIEWS, registered, view_statements
 
 _ATTEMPTS = 10
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -124,6 +124,16 @@ class Lake:
         """The offset that the next imported row of the topic will get."""
         return self.transaction_offset(topic, partition_app_id(IMPORTS, topic, NOT_FROM_BUS)) or 0
 
+    def files(self, name: str) -> list[str]:
+        """The Parquet files that make up a table now; none where nobody wrote it yet."""
+        table = self.table(name)
+        return [] if table is None else table.file_uris()
+
+    def num_rows(self, topic: str) -> int:
+        """How many records the topic's table holds, by its files' own counts."""
+        table = self.table(topic)
+        return 0 if table is None else table.to_pyarrow_dataset().count_rows()
+
     def read(
         self, topic: str, *, starts: Mapping[int, int], ends: Mapping[int, int]
     ) -> Iterator[pa.RecordBatch]:
@@ -159,18 +169,14 @@ class Lake:
         then; with `until`, by topic and partition, only records before these offsets. The views
         read the tables as they are at this call.
         """
-        if as_of is not None and as_of.tzinfo is None:
-            raise ValueError("as_of: has no time zone")
         con = duckdb.connect()
-        moment = None if as_of is None else as_of.astimezone(UTC).isoformat()
         self._register(con, USER_KEYS, USER_KEYS_SCHEMA)
         sources = {t: self._register(con, t, table_schema(t)) for t in set(VIEWS.values())}
         for topic, source in sources.items() if until is not None else ():
             sources[topic] = f"{source}_cut"
             cut = cut_sql(source, (until or {}).get(topic, {}))
             con.execute(f"CREATE VIEW {sources[topic]} AS {cut}")
-        for view, topic in VIEWS.items():
-            select = view_sql(view, sources[topic], "_user_keys", moment)
+        for view, select in view_statements(as_of, sources).items():
             con.execute(f"CREATE VIEW {view} AS {select}")
         return con
 
@@ -274,19 +280,19 @@ class Lake:
 
     def _register(self, con: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema) -> str:
         """Register a table as `_<name>`, with the columns of its schema that it lacks as null."""
-        registered = f"_{name}"
+        held = registered(name)
         table = self.table(name)
         if table is None:
-            con.register(registered, schema.empty_table())
-            return registered
+            con.register(held, schema.empty_table())
+            return held
         dataset = DeltaTable(self.root / name).to_pyarrow_dataset()
         if set(schema.names) <= set(dataset.schema.names):
-            con.register(registered, dataset)
-            return registered
-        con.register(f"{registered}_old", dataset)
-        con.register(f"{registered}_empty", schema.empty_table())
+            con.register(held, dataset)
+            return held
+        con.register(f"{held}_old", dataset)
+        con.register(f"{held}_empty", schema.empty_table())
         con.execute(
-            f"CREATE VIEW {registered} AS SELECT * FROM {registered}_old"
-            f" UNION ALL BY NAME SELECT * FROM {registered}_empty"
+            f"CREATE VIEW {held} AS SELECT * FROM {held}_old"
+            f" UNION ALL BY NAME SELECT * FROM {held}_empty"
         )
-        return registered
+        return held

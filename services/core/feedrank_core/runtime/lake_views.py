@@ -6,9 +6,18 @@ special case on the first day.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
 from feedrank_core.contracts.items import WITHDRAWN
 from feedrank_core.contracts.topics import TOPICS
-from feedrank_core.runtime.lake_schema import NOT_FROM_BUS, has_user, instant_column, table_schema
+from feedrank_core.runtime.lake_schema import (
+    NOT_FROM_BUS,
+    USER_KEYS,
+    has_user,
+    instant_column,
+    table_schema,
+)
 
 EVENT_KEYS = {"impressions": "event_id", "interactions": "event_id", "slates": "request_id"}
 VERSION_KEYS = {"items": "item_id", "users": "user_id"}
@@ -21,28 +30,46 @@ VIEWS: dict[str, str] = {name: name for name in (*EVENT_KEYS, *VERSION_KEYS)}
 VIEWS |= {USER_VERSIONS: "users", ITEM_TYPES: "items"}
 
 
-def view_sql(view: str, source: str, keys: str, as_of: str | None) -> str:
-    """The SELECT of a view over its topic's registered table and that of the user keys.
+def registered(table: str) -> str:
+    """The name under which an engine holds a table of the lake for the views to read."""
+    return f"_{table}"
 
-    `as_of` is an ISO instant in UTC; rows from after it are not seen.
+
+def view_statements(
+    as_of: datetime | None, sources: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The SELECT of each view, in what DuckDB's dialect shares with others.
+
+    Rows from after `as_of` (aware) are not seen. `sources` names the tables of topics that are
+    held under another name than `registered` gives.
     """
+    if as_of is not None and as_of.tzinfo is None:
+        raise ValueError("as_of: has no time zone")
+    moment = None if as_of is None else as_of.astimezone(UTC).isoformat()
+    held = {topic: registered(topic) for topic in VIEWS.values()} | dict(sources or {})
+    return {view: _select(view, held[topic], moment) for view, topic in VIEWS.items()}
+
+
+def _select(view: str, source: str, as_of: str | None) -> str:
     topic = VIEWS[view]
-    rows = _rows(topic, source, keys, as_of)
+    columns = ["user_id" if c == "user_key" else c for c in table_schema(topic).names]
+    kept = ", ".join(c for c in columns if c != "date")
+    rows = _rows(topic, source, as_of)
     accepted = f"SELECT * FROM ({rows}) t{_accepted_by(topic, as_of)}"
     if view in EVENT_KEYS:
         # Whether an event is the first of its id does not hang on when one asks.
-        once = _first_of_each(rows, EVENT_KEYS[view])
-        return f"SELECT * EXCLUDE (date) FROM ({once}) t{_accepted_by(topic, as_of)}"
+        once = _one_of_each(rows, EVENT_KEYS[view], _IN_BUS_ORDER, columns)
+        return f"SELECT {kept} FROM ({once}) t{_accepted_by(topic, as_of)}"
     if view == ITEM_TYPES:
         return _item_types(accepted)
     if view == "items":
-        return f"SELECT * EXCLUDE (date) FROM ({_items(accepted)})"
+        return _items(accepted, columns, kept)
     if view in VERSION_KEYS:
-        accepted = _last_of_each(accepted, VERSION_KEYS[view])
-    return f"SELECT * EXCLUDE (date) FROM ({accepted})"
+        accepted = _one_of_each(accepted, VERSION_KEYS[view], _LATEST_FIRST, columns)
+    return f"SELECT {kept} FROM ({accepted}) t"
 
 
-def _rows(topic: str, source: str, keys: str, as_of: str | None) -> str:
+def _rows(topic: str, source: str, as_of: str | None) -> str:
     """Rows in the contract's columns; those of an erased reader find no key and are gone.
 
     A merged reader's rows are the other's from the merge on.
@@ -51,6 +78,7 @@ def _rows(topic: str, source: str, keys: str, as_of: str | None) -> str:
     select = ", ".join("k.user_id" if c == "user_key" else f"t.{c}" for c in columns)
     if not has_user(topic):
         return f"SELECT {select} FROM {source} t"
+    keys = registered(USER_KEYS)
     joined = f"FROM {source} t JOIN {keys} k ON k.user_key = t.user_key AND {_valid(as_of)}"
     if topic != "users":
         return f"SELECT {select} {joined}"
@@ -76,57 +104,53 @@ def _accepted_by(topic: str, as_of: str | None) -> str:
     return f" WHERE t.{instant_column(topic)} <= {moment} AND t.date <= DATE '{as_of[:10]}'"
 
 
-def _first_of_each(rows: str, key: str) -> str:
-    """Deduplicated: a client that sends an event again does not act twice (decision 7).
+_IN_BUS_ORDER = f"topic_partition = {NOT_FROM_BUS}, topic_offset, accepted_at, topic_partition"
+"""An event counts by its first record on the bus; imports come after all of them (decision 7)."""
+_LATEST_FIRST = "accepted_at DESC, topic_offset DESC"
+_EARLIEST_FIRST = "accepted_at, topic_offset"
 
-    The first is the first record on the bus; imported records come after all of them.
 
-    Ids are grouped by hash first, so that only repeated ones are sorted: the window over all
+def _one_of_each(rows: str, key: str, order: str, columns: list[str]) -> str:
+    """The first row of each key in an order.
+
+    Keys are grouped by hash first, so that only repeated ones are sorted: the window over all
     columns of every row would hold the whole table.
     """
+    select = ", ".join(columns)
+    repeated = f"SELECT hash({key}) AS h FROM ({rows}) r GROUP BY hash({key}) HAVING count(*) > 1"
     return f"""
-        WITH rows AS NOT MATERIALIZED ({rows}),
-        repeated AS (SELECT hash({key}) AS h FROM rows GROUP BY 1 HAVING count(*) > 1)
-        SELECT * FROM rows WHERE hash({key}) NOT IN (SELECT h FROM repeated)
+        SELECT {select} FROM ({rows}) s WHERE hash({key}) NOT IN ({repeated})
         UNION ALL
-        SELECT * FROM (
-            SELECT * FROM rows WHERE hash({key}) IN (SELECT h FROM repeated)
-            QUALIFY row_number() OVER (
-                PARTITION BY {key} ORDER BY {_IN_BUS_ORDER}) = 1)
+        SELECT {select} FROM (
+            SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY {order}) AS nth
+            FROM ({rows}) s WHERE hash({key}) IN ({repeated})
+        ) s WHERE nth = 1
     """
 
 
-_IN_BUS_ORDER = f"topic_partition = {NOT_FROM_BUS}, topic_offset, accepted_at, topic_partition"
-
-
-def _last_of_each(rows: str, key: str) -> str:
-    return f"""
-        SELECT * FROM ({rows}) QUALIFY row_number() OVER (
-            PARTITION BY {key} ORDER BY accepted_at DESC, topic_offset DESC) = 1
-    """
-
-
-def _items(rows: str) -> str:
+def _items(rows: str, columns: list[str], kept: str) -> str:
     """Each item as last published; a withdrawal changes nothing of it but `active`."""
-    latest = f"SELECT item_id, active, accepted_at, topic_offset FROM ({rows})"
+    published = _one_of_each(_published(rows), "item_id", _LATEST_FIRST, columns)
+    said = _one_of_each(rows, "item_id", _LATEST_FIRST, ["item_id", "active"])
+    select = ", ".join(_ITEM_COLUMNS.get(name, f"p.{name}") for name in kept.split(", "))
     return f"""
-        SELECT p.* REPLACE (p.active AND l.active AS active, f.item_type AS item_type)
-        FROM ({_last_of_each(_published(rows), "item_id")}) p
-        JOIN ({_last_of_each(latest, "item_id")}) l USING (item_id)
-        JOIN ({_item_types(rows)}) f USING (item_id)
+        SELECT {select} FROM ({published}) p
+        JOIN ({said}) l ON l.item_id = p.item_id
+        JOIN ({_item_types(rows)}) f ON f.item_id = p.item_id
     """
+
+
+_ITEM_COLUMNS = {"active": "p.active AND l.active AS active", "item_type": "f.item_type"}
 
 
 def _item_types(rows: str) -> str:
-    return f"""
-        SELECT item_id, item_key, item_type, accepted_at AS published_at
-        FROM ({_published(rows)}) QUALIFY row_number() OVER (
-            PARTITION BY item_id ORDER BY accepted_at, topic_offset) = 1
-    """
+    columns = ["item_id", "item_key", "item_type", "accepted_at"]
+    first = _one_of_each(_published(rows), "item_id", _EARLIEST_FIRST, columns)
+    return f"SELECT item_id, item_key, item_type, accepted_at AS published_at FROM ({first}) t"
 
 
 def _published(rows: str) -> str:
-    return f"SELECT * FROM ({rows}) WHERE creator_id <> '{WITHDRAWN}'"
+    return f"SELECT * FROM ({rows}) t WHERE creator_id <> '{WITHDRAWN}'"
 
 
 assert set(VIEWS.values()) <= set(TOPICS)

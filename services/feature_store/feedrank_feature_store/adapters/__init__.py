@@ -1,1 +1,1 @@
-"""Online stores behind the port: Feast, and one in memory for tests."""
+"""Online stores, engines of the batch, and what stands for them in tests."""
