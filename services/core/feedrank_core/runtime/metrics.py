@@ -10,12 +10,14 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from feedrank_core.contracts.metrics import METRICS, Kind, MetricSpec
 
+disable_created_metrics()  # a second series beside each, which no registry names
 EXPOSITION_TYPE = CONTENT_TYPE_LATEST
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """Names the folder that workers of one service share; set before they import this module."""
