@@ -108,8 +108,8 @@ def test_json_lines_go_through_the_intake_and_bad_ones_are_told_by_line(machine,
     path = tmp_path / "events.jsonl"
     path.write_text("\n".join(lines))
     said = machine.feedrank("import", "jsonl", str(path))
-    assert "2 lines refused" in said
-    (rejects,) = machine.settings.place.runs.glob("import-*.rejects.jsonl")
+    assert "2 rows refused" in said
+    (rejects,) = machine.settings.place.imports.glob("*.rejects.jsonl")
     refused = [json.loads(line) for line in rejects.read_text().splitlines()]
     assert [row["line"] for row in refused] == [2, 3]
     assert "event_type" in refused[1]["reason"]
