@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 import httpx
+import psutil
 from feedrank_core.contracts.topics import IMPRESSIONS, INTERACTIONS
 from feedrank_core.runtime.bus_open import open_bus
 from feedrank_core.runtime.lake import Lake
@@ -107,8 +108,12 @@ class DataPath:
 
     def rss_bytes(self, name: str) -> int:
         """Its resident memory."""
-        pages = int(Path(f"/proc/{self.pid(name)}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        return psutil.Process(self.pid(name)).memory_info().rss
+
+    def cpu_s(self, name: str) -> float:
+        """The processor time that it took since it started."""
+        times = psutil.Process(self.pid(name)).cpu_times()
+        return times.user + times.system
 
     def wait_port(self, name: str) -> float:
         """The monotonic instant at which its port was open. Raises: BenchCannotRun."""

@@ -18,7 +18,7 @@ from threading import Event, Thread
 
 from feedrank_core.runtime.home import Home
 
-from feedrank_cli.bench.data_path import INTAKE, SINK, DataPath
+from feedrank_cli.bench.data_path import BUS, INTAKE, SINK, DataPath
 from feedrank_cli.bench.event_load import BATCH, Ledger, Load, send
 from feedrank_cli.bench.report import BenchCannotRun, Report
 from feedrank_cli.demo import free_ports
@@ -26,6 +26,7 @@ from feedrank_cli.up import BusKind
 
 NAME = "intake"
 HELP = "events/s in batches of 100 from the client into the lake, and memory, on 2 cores"
+PROCESSES, CLIENT = (BUS, INTAKE, SINK), "client"
 FLOOR_EVENTS = 200_000
 WARM_UP_EVENTS = 50_000
 BURST_EVENTS = 300_000
@@ -95,10 +96,12 @@ def run(
     ):
         _take(path, Load(path.url, seed + 1, num_users=users), WARM_UP_EVENTS)
         burst = _take(path, Load(path.url, seed + 2, num_users=users), BURST_EVENTS)
+        cpu_s = {name: path.cpu_s(name) for name in PROCESSES} | {CLIENT: time.process_time()}
         with _sampled(path) as samples:
             num_events = int(OFFERED_PER_S * 60 * minutes)
             load = Load(path.url, seed + 3, num_users=users, rate=OFFERED_PER_S)
             steady = _take(path, load, num_events)
+        spent_s = {name: path.cpu_s(name) for name in PROCESSES} | {CLIENT: time.process_time()}
         lag = path.lag()
     report = Report(f"{NAME} on {bus}", seed)
     report.figure("burst_events_per_s", burst.events_per_s)
@@ -113,6 +116,8 @@ def run(
     report.figure("lag_max_events", max(samples.lag))
     report.figure("lag_end_events", lag)
     report.figure("drain_s", steady.drain_s)
+    for name, value in spent_s.items():
+        report.figure(f"{name}_cpu_us_per_event", (value - cpu_s[name]) / num_events * 1e6)
     for name, values in samples.rss_bytes.items():
         report.figure(f"{name}_rss_mb", values[-1] / 1e6)
         report.figure(f"{name}_rss_growth", samples.growth(name))
