@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 from feedrank_core.runtime.logs import configure
 
+from feedrank_feature_store.scratch import BusyError
 from feedrank_feature_store.settings import Settings
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -28,22 +32,40 @@ def _instant(text: str) -> datetime:
     return moment.astimezone(UTC)
 
 
+@contextmanager
+def _told_if_busy() -> Iterator[None]:
+    """A second run ends with the reason and without a trace."""
+    try:
+        yield
+    except BusyError as error:
+        sys.exit(f"error: {error}")
+
+
 @app.command()
 def catalogue(as_of: AsOf) -> None:
     """Write catalogue.parquet: every item, and how it has fared."""
     from feedrank_feature_store.app import extract_catalogue
 
     configure("feature_store")
-    typer.echo(json.dumps({"items": extract_catalogue(Settings.at_start(), _instant(as_of))}))
+    with _told_if_busy():
+        num_items = extract_catalogue(Settings.at_start(), _instant(as_of))
+    typer.echo(json.dumps({"items": num_items}))
 
 
 @app.command()
-def features(as_of: AsOf) -> None:
+def features(
+    as_of: AsOf,
+    online: Annotated[
+        bool, typer.Option(help="Also apply the definitions and put readers online.")
+    ] = True,
+) -> None:
     """Write the feature tables, apply and materialise them."""
     from feedrank_feature_store.app import extract_features
 
     configure("feature_store")
-    typer.echo(json.dumps(extract_features(Settings.at_start(), _instant(as_of))))
+    with _told_if_busy():
+        rows = extract_features(Settings.at_start(), _instant(as_of), online=online)
+    typer.echo(json.dumps(rows))
 
 
 @app.command()

@@ -47,14 +47,15 @@ def extract_catalogue(settings: Settings, as_of: datetime) -> int:
         return write_catalogue(engine, settings.place.features, as_of)
 
 
-def extract_features(settings: Settings, as_of: datetime) -> dict[str, int]:
-    """Write the feature tables as of then and put them online; rows by table. Blocks."""
+def extract_features(settings: Settings, as_of: datetime, *, online: bool) -> dict[str, int]:
+    """Write the feature tables as of then and, if asked, put them online; rows by table. Blocks."""
     from feedrank_feature_store.tables import write_features
 
     with batch_engine(settings, as_of) as engine:
         rows = write_features(engine, settings.place.features, as_of)
     counts = {table.name.lower(): num_rows for table, num_rows in rows.items()}
-    put_online(settings, as_of)
+    if online:
+        put_online(settings, as_of)
     return counts
 
 

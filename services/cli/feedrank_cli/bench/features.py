@@ -1,0 +1,111 @@
+"""A simulated log into feature tables by the daily run's two commands: speed and memory.
+
+The floor is DuckDB on the same files of the lake, without a memory limit: each event once into a
+count and a last instant by reader, and again by item.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import psutil
+import pyarrow.parquet as pq
+from feedrank_core.runtime.home import Home
+from feedrank_core.runtime.lake import Lake
+from feedrank_core.runtime.memory import watching_peak
+
+from feedrank_cli.bench.report import BenchCannotRun, Report
+from feedrank_cli.bench.simulate import simulate
+
+NAME = "features"
+HELP = "100M events into feature tables (--events N for less): speed and memory"
+FULL_EVENTS, QUICK_EVENTS = 100_000_000, 2_000_000
+MAX_GB = 8.0
+BYTES_PER_EVENT = 450
+"""On disk at most: history or scratch 90 and 180, lake 120, tables 60."""
+TOPICS = ("users", "items", "impressions", "interactions")
+
+
+def run(home: Home, *, quick: bool, seed: int, events: int | None = None) -> Report:
+    """Simulate, bring into a lake, write the tables. All below a folder of its own in the home.
+
+    Raises: BenchCannotRun.
+    """
+    events = events or (QUICK_EVENTS if quick else FULL_EVENTS)
+    home.root.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(home.root).free < BYTES_PER_EVENT * events:
+        raise BenchCannotRun(f"{home.root} has no room for {BYTES_PER_EVENT * events / 1e9:.0f} GB")
+    report = Report(NAME, seed)
+    with tempfile.TemporaryDirectory(prefix="bench-features-", dir=home.root) as folder:
+        place = Home(Path(folder))
+        history = place.root / "history"
+        simulate(history, events, seed=seed, workers=len(os.sched_getaffinity(0)))
+        num_events = bring(history, place)
+        report.figure("events", num_events)
+        rows, total_s, peak_gb = {}, 0.0, 0.0
+        for step in (("catalogue",), ("features", "--no-online")):
+            counted, seconds, gb = extract(place, step)
+            report.figure(f"{step[0]}_s", seconds)
+            rows |= counted
+            total_s, peak_gb = total_s + seconds, max(peak_gb, gb)
+        floor_s = scan_and_group(Lake(place.lake))
+    report.figure("events_per_s", num_events / total_s)
+    report.figure("peak_memory_gb", peak_gb)
+    report.figure("times_floor", total_s / floor_s)
+    for table, num_rows in rows.items():
+        report.figure(f"{table}_rows", num_rows)
+    report.floor("seconds", floor_s)
+    report.floor("events_per_s", num_events / floor_s)
+    report.bound("peak_memory_gb", "<=", MAX_GB)
+    return report
+
+
+def bring(history: Path, place: Home) -> int:
+    """Put a simulated history into the lake, removing it on the way; how many events."""
+    lake = Lake(place.lake)
+    for topic in TOPICS:
+        for part in sorted((history / f"{topic}.parquet").glob("part-*.parquet")):
+            lake.append(topic, pq.read_table(part))
+            part.unlink()
+    shutil.rmtree(history)
+    lake.compact()
+    return sum(lake.num_rows(topic) for topic in ("impressions", "interactions"))
+
+
+def extract(place: Home, command: tuple[str, ...]) -> tuple[dict[str, int], float, float]:
+    """Run a command of the feature store; its counts, its seconds and its peak in GB."""
+    as_of = datetime.now(UTC).isoformat()
+    child = psutil.Popen(
+        [sys.executable, "-m", "feedrank_feature_store", *command, "--as-of", as_of],
+        env=os.environ | {"FEEDRANK_HOME": str(place.root)},
+        stdout=subprocess.PIPE,
+    )
+    began = time.monotonic()
+    with watching_peak(child) as peak:
+        said, _ = child.communicate()
+    if child.returncode:
+        raise BenchCannotRun(f"{command[0]} ended with {child.returncode}; its message is above")
+    return json.loads(said.splitlines()[-1]), time.monotonic() - began, peak.gb
+
+
+def scan_and_group(lake: Lake) -> float:
+    """Seconds of DuckDB for one pass over the events by reader, and one by item."""
+    files = [file for topic in ("impressions", "interactions") for file in lake.files(topic)]
+    began = time.monotonic()
+    with duckdb.connect() as connection:
+        events = connection.read_parquet(files, union_by_name=True)
+        for entity in ("user_key", "item_key"):
+            connection.execute(
+                f"SELECT {entity}, count(*), max(accepted_at) FROM events GROUP BY 1"
+            ).to_arrow_table()
+        del events
+    return time.monotonic() - began
