@@ -8,8 +8,9 @@ from typing import Any
 
 import orjson
 import pytest
+import redis
 from feedrank_core.contracts.topics import ITEMS, USERS, VERDICTS, with_dead_letters
-from feedrank_core.runtime.bus import BusUnavailableError, Outgoing
+from feedrank_core.runtime.bus import BusUnavailableError, Outgoing, TopicMismatchError
 from feedrank_core.runtime.bus_redis import LAKE_SINK_GROUP, RedisBus
 from feedrank_core.runtime.valkey import Role
 from integration.bus_contract import LEASE_S, BusContract, Outage, outgoing, read, until_caught_up
@@ -27,6 +28,14 @@ class TestRedisBus(BusContract):
     @pytest.fixture
     def outage(self, bus_server: Any) -> Outage:
         return bus_server.hang
+
+    def test_another_number_of_partitions_is_an_error_that_names_both(
+        self, bus: RedisBus, bus_url: str
+    ) -> None:
+        with redis.Redis.from_url(bus_url) as client:
+            client.hset("topics", VERDICTS.name, "3")
+        with pytest.raises(TopicMismatchError, match=r"verdicts has 3 .* contracts say 1"):
+            bus.create_topics()
 
     def test_trimming_stays_behind_the_lake_sink(self, bus: RedisBus) -> None:
         bus.publisher().publish(VERDICTS, outgoing(10))

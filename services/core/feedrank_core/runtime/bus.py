@@ -58,6 +58,15 @@ def partition_of(key: str, num_partitions: int) -> int:
     return xxhash.xxh3_64_intdigest(key.encode()) % num_partitions
 
 
+def require_partitions(topic: Topic, found: int) -> None:
+    """Raises: TopicMismatchError."""
+    if found != topic.partitions:
+        raise TopicMismatchError(
+            f"topic {topic.name} has {found} partitions and the contracts say {topic.partitions};"
+            " a key's records would lose their order: use another prefix or recreate the topic"
+        )
+
+
 class Publisher(Protocol):
     """Writes records. Blocks: until the bus holds all of a call, or raises."""
 

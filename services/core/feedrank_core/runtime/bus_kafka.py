@@ -30,8 +30,8 @@ from feedrank_core.runtime.bus import (
     BusUnavailableError,
     Outgoing,
     Record,
-    TopicMismatchError,
     partition_of,
+    require_partitions,
 )
 from feedrank_core.runtime.bus_kafka_connection import MAX_RECORD_BYTES, Connection
 from feedrank_core.runtime.bus_kafka_consumer import KafkaConsumer, to_record
@@ -147,15 +147,6 @@ class KafkaPublisher:
         if name not in self._known:
             require_partitions(topic, len(producer.partitions_for(name) or ()))
             self._known.add(name)
-
-
-def require_partitions(topic: Topic, found: int) -> None:
-    """Raises: TopicMismatchError."""
-    if found != topic.partitions:
-        raise TopicMismatchError(
-            f"topic {topic.name} has {found} partitions and the contracts say {topic.partitions};"
-            " a key's records would lose their order: use another prefix or recreate the topic"
-        )
 
 
 class _Administration:

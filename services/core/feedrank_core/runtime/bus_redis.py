@@ -12,10 +12,10 @@ from typing import Any, cast
 
 import redis
 
-from feedrank_core.contracts.topics import Topic
+from feedrank_core.contracts.topics import Topic, with_dead_letters
 from feedrank_core.runtime import bus_redis_erasure
 from feedrank_core.runtime import bus_redis_scripts as scripts
-from feedrank_core.runtime.bus import Outgoing, Record, partition_of
+from feedrank_core.runtime.bus import Outgoing, Record, partition_of, require_partitions
 from feedrank_core.runtime.bus_redis_consumer import RedisConsumer
 from feedrank_core.runtime.bus_redis_streams import (
     connect,
@@ -74,8 +74,18 @@ class RedisBus:
         self._client = connect(url)
 
     def create_topics(self) -> None:
-        """Streams begin with their first record, so only the server must be there."""
-        self.ping()
+        """Note each topic's partitions; its streams begin with their first record.
+
+        Raises: BusUnavailableError, TopicMismatchError.
+        """
+        topics = with_dead_letters()
+        with translated(self._url), self._client.pipeline(transaction=False) as pipeline:
+            for name, topic in topics.items():
+                pipeline.hsetnx(scripts.TOPICS_KEY, name, str(topic.partitions))
+            pipeline.hmget(scripts.TOPICS_KEY, list(topics))
+            found = pipeline.execute()[-1]
+        for topic, partitions in zip(topics.values(), found, strict=True):
+            require_partitions(topic, int(partitions))
 
     def publisher(self) -> RedisPublisher:
         """A publisher with connections of its own."""

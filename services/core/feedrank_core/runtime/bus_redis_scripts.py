@@ -9,9 +9,12 @@ server, for topic T, partition P and group G:
     pos:G:T   hash: partition -> first offset not committed
     l:G:T:P   lease: the token of the partition's one reader, with an expiry
     m:G:T     sorted set of the group's members by the time (ms) at which they count as gone
+    topics    hash: topic -> the number of partitions that it was begun with
 """
 
 from __future__ import annotations
+
+TOPICS_KEY = "topics"
 
 PUBLISH = """
 local clock = redis.call('TIME')
