@@ -1,13 +1,14 @@
 """The stream as a whole: bus, state, cache and online store, through replays, stops and flushes."""
 
 import random
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from threading import Event, Lock, Thread
+from functools import partial
+from threading import Event, Thread
 
 import numpy as np
 import orjson
 import pytest
+import stream_running
 from feedrank_core.contracts.events import Impression, Interaction, InteractionType
 from feedrank_core.contracts.features import COUNTER_COLUMNS
 from feedrank_core.contracts.ids import item_key
@@ -34,66 +35,14 @@ from feedrank_core.runtime.bus import Outgoing
 from feedrank_core.runtime.bus_memory import MemoryBus
 from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.lake_schema import NOT_FROM_BUS
-from feedrank_core.runtime.metrics import Metrics
 from feedrank_core.runtime.redis_clients import sync_client
 from feedrank_feature_store.adapters.memory_online import MemoryOnline
-from feedrank_feature_store.consumer import GROUP, ReplacedBusError, StreamFollower
-from feedrank_feature_store.priors import NO_PRIORS
-from feedrank_feature_store.stream.cache_keys import CacheKeys
+from feedrank_feature_store.consumer import GROUP, ReplacedBusError
 from feedrank_feature_store.stream.inputs import FOLDED
-from feedrank_feature_store.stream.item_statistics import ItemStatistics
-from feedrank_feature_store.stream.lake_log import LakeLog, open_state
-from feedrank_feature_store.stream.online import OnlineWriter
-from feedrank_feature_store.stream.state import State, only_one
-from stream_world import TOPIC_OF, an_item, as_columns, drawn_log, plainly
+from stream_running import copy_to_lake, publish
+from stream_world import an_item, as_columns, drawn_log, plainly
 
 NOW = datetime.now(UTC)
-
-
-class Running:
-    """A stream of one state folder: its parts, stepped by the test in the test's thread."""
-
-    def __init__(self, tmp_path, bus, cache, online: MemoryOnline, consumer) -> None:
-        self.lake = Lake(tmp_path / "lake")
-        self.bus, self.cache, self.online = bus, cache, online
-        self.state: State = open_state(tmp_path / "stream", self.lake)
-        lock, metrics = Lock(), Metrics("feature_store")
-        self.writer = OnlineWriter(
-            self.state, lock, CacheKeys(cache), lambda: online, lambda: NO_PRIORS, metrics
-        )
-        self.statistics = ItemStatistics(
-            self.state, lock, bus.publisher(), lambda: NO_PRIORS, metrics, every_s=60
-        )
-        self.follower = StreamFollower(
-            bus,
-            consumer,
-            self.state,
-            lock,
-            LakeLog(self.lake, self.state),
-            metrics,
-            wake=self.writer.wake.set,
-            max_records=100,
-            checkpoint_s=3600,
-        )
-        self.follower._resume()
-
-    def fold(self) -> None:
-        """Read until nothing is left."""
-        while self.follower.step():
-            pass
-
-    def imports(self) -> None:
-        self.follower._imported_at = float("-inf")
-        self.fold()
-
-    def show(self) -> None:
-        """Write until everything is shown."""
-        while self.writer.step():
-            pass
-
-    def check_cache(self) -> None:
-        self.writer._next_check = self.writer._next_trends = 0.0
-        self.show()
 
 
 @pytest.fixture
@@ -117,28 +66,7 @@ def online():
 @pytest.fixture
 def started(tmp_path, bus, cache, online):
     """Runs a stream; leaving it is a kill: what it had not saved is gone."""
-
-    @contextmanager
-    def start():
-        with (
-            only_one(tmp_path / "stream"),
-            bus.consumer(FOLDED, group=GROUP, member="m") as consumer,
-        ):
-            running = Running(tmp_path, bus, cache, online, consumer)
-            try:
-                yield running
-            finally:
-                running.state.close()
-
-    return start
-
-
-def publish(bus, *messages) -> None:
-    publisher = bus.publisher()
-    for message in messages:
-        key = message.item_id if isinstance(message, Item) else message.user_id
-        value = message.model_dump_json().encode()
-        publisher.publish(TOPIC_OF[type(message)], [Outgoing(key, value)])
+    return partial(stream_running.started, tmp_path, bus, cache, online)
 
 
 def impression(item_id: str, user: str = "u", at: datetime = NOW) -> Impression:
@@ -350,20 +278,6 @@ def test_a_lost_state_is_built_from_the_lake_and_goes_on_from_the_bus(
         running.check_cache()
         running.follower.save()
     assert_shown(online, log)
-
-
-def copy_to_lake(bus, lake: Lake) -> None:
-    """What the lake sink does."""
-    for topic in FOLDED:
-        rows, positions = [], {}
-        for record in bus.broadcast(topic, offsets=dict.fromkeys(range(topic.partitions), 0)):
-            if record is None:
-                break
-            message = topic.model.model_validate_json(record.value)
-            place = {"topic_partition": record.partition, "topic_offset": record.offset}
-            rows.append(message.model_dump() | place)
-            positions[record.partition] = record.offset + 1
-        lake.append(topic.name, rows, positions=positions)
 
 
 def test_a_bus_that_ends_before_the_state_is_refused(started, bus):
