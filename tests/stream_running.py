@@ -4,6 +4,7 @@ from contextlib import contextmanager
 from threading import Lock
 
 from feedrank_core.contracts.items import Item
+from feedrank_core.contracts.topics import USER_CHANGES
 from feedrank_core.runtime.bus import Outgoing
 from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.metrics import Metrics
@@ -15,6 +16,7 @@ from feedrank_feature_store.stream.inputs import FOLDED
 from feedrank_feature_store.stream.item_statistics import ItemStatistics
 from feedrank_feature_store.stream.lake_log import LakeLog, open_state
 from feedrank_feature_store.stream.online import OnlineWriter
+from feedrank_feature_store.stream.orders import Orders
 from feedrank_feature_store.stream.state import State, only_one
 from stream_world import TOPIC_OF
 
@@ -39,6 +41,7 @@ class Running:
             self.state,
             lock,
             LakeLog(self.lake, self.state),
+            Orders(bus, self.state, lock, self.lake, self.writer.forget),
             metrics,
             wake=self.writer.wake.set,
             max_records=100,
@@ -70,7 +73,7 @@ def started(home, bus, cache, online: MemoryOnline):
     """Runs a stream below `home`; leaving it is a kill."""
     with (
         only_one(home / "stream"),
-        bus.consumer(FOLDED, group=GROUP, member="m") as consumer,
+        bus.consumer((*FOLDED, USER_CHANGES), group=GROUP, member="m") as consumer,
     ):
         running = Running(home, bus, cache, online, consumer)
         try:

@@ -7,31 +7,11 @@ import time
 
 import psutil
 import pytest
-from feedrank_cli.demo import own_settings
 from feedrank_cli.show import MAX_COMMON, common_share, like, look, rare_items, two_readers
-from feedrank_cli.supervision import Supervisor
+from machine import Machine
 
 pytestmark = pytest.mark.slow
 WORLD = ("--users", "600", "--items", "1500", "--days", "10", "--seed", "3")
-
-
-class Machine:
-    """One installation: a home, free ports, and the command line told of both."""
-
-    def __init__(self, home):
-        self.settings = own_settings(home)
-        self.supervisor = Supervisor(self.settings)
-
-    def feedrank(self, *arguments, code=0, timeout=300):
-        done = subprocess.run(
-            [sys.executable, "-m", "feedrank_cli", *arguments],
-            env=os.environ | self.settings.environment(),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from feedrank_batch_ranker.erased import RankedUsers
 from feedrank_core.contracts.bundle import Manifest, Part, Stage
 from feedrank_core.contracts.ids import item_keys
+from feedrank_core.contracts.redis_keys import CANDIDATES
 from feedrank_core.features.encoding import FeatureSchema
 from feedrank_core.ranking.packed import unpack
 from feedrank_core.runtime.bundle_store import BundleStore
@@ -261,3 +263,18 @@ def test_a_cache_that_is_away_is_said_so(place):
 def test_a_run_without_a_bundle_is_told_to_train(place):
     (place.run / "bundle.json").unlink()
     assert "does not name a bundle" in place("rank", code=1)
+
+
+def test_candidates_of_whoever_was_erased_meanwhile_go(tmp_path, cache):
+    users = tmp_path / "users.parquet"
+    pq.write_table(pa.table({"user_id": ["a", "erased", "b"]}), users)
+    ranked = RankedUsers(users)
+    keys = {user: CANDIDATES.key(bundle=NEW, user=user) for user in ("a", "erased", "b")}
+    for key in keys.values():
+        cache.set(key, b"x")
+    assert ranked.forget_erased(cache, NEW) == 0
+    unfinished = tmp_path / "unfinished"
+    pq.write_table(pa.table({"user_id": ["a", "b"]}), unfinished)
+    unfinished.replace(users)
+    assert ranked.forget_erased(cache, NEW) == 1
+    assert [user for user, key in keys.items() if cache.exists(key)] == ["a", "b"]

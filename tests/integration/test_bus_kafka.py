@@ -4,20 +4,39 @@ import asyncio
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
 
 import httpx
 import kafka
 import pytest
-from feedrank_core.contracts.topics import INTERACTIONS, ITEMS, VERDICTS, with_dead_letters
-from feedrank_core.runtime.bus import BusUnavailableError, TopicMismatchError
+from feedrank_core.contracts.events import Interaction, InteractionType
+from feedrank_core.contracts.topics import (
+    CHANGE_REPORTS,
+    INTERACTIONS,
+    ITEMS,
+    USER_CHANGES,
+    VERDICTS,
+    with_dead_letters,
+)
+from feedrank_core.contracts.user_changes import (
+    ChangeKind,
+    ChangeReport,
+    Store,
+    StoreState,
+    UserChange,
+)
+from feedrank_core.runtime.bus import BusUnavailableError, Outgoing, TopicMismatchError
 from feedrank_core.runtime.bus_kafka import KafkaBus, KafkaPublisher
 from feedrank_core.runtime.bus_kafka_connection import Connection
 from feedrank_core.runtime.lake import Lake
+from feedrank_core.runtime.lake_erasure import LakeEraser
 from feedrank_core.runtime.metrics import Metrics
 from feedrank_ingestion.app import create_intake
+from feedrank_ingestion.bus_eraser import FORGOTTEN_BY
 from feedrank_ingestion.lake_sink import LakeSink
+from feedrank_ingestion.order_follower import OrderFollower
 from integration.bus_contract import LEASE_S, BusContract, Outage, outgoing, read
 from integration.kafka_servers import BOOTSTRAP, OwnBroker, require_kafka
 from kafka.admin import ConfigResource
@@ -151,6 +170,52 @@ class TestKafkaBus(BusContract):
         sink.stop()
         running.join()
         bus.close()
+
+
+def test_an_erasure_passes_and_says_by_when_kafka_forgets(url: str, tmp_path: Path) -> None:
+    bus = TidyBus(url, timeout_s=30)
+    bus.create_topics()
+    at = datetime.now(UTC)
+    event = Interaction(
+        event_id="e1",
+        user_id="needle",
+        item_id="i1",
+        event_type=InteractionType.CLICK,
+        occurred_at=at,
+        accepted_at=at,
+    )
+    order = UserChange(change_id="0" * 32, kind=ChangeKind.ERASE, user_id="needle", accepted_at=at)
+    publisher = bus.publisher()
+    for topic, message in ((INTERACTIONS, event), (USER_CHANGES, order)):
+        publisher.publish(topic, [Outgoing("needle", message.model_dump_json().encode())])
+    metrics, lake = Metrics("ingestion"), Lake(tmp_path)
+    sink = LakeSink(bus=bus, lake=lake, metrics=metrics, max_rows=10, max_seconds=1)
+    eraser = LakeEraser(lake, grace=timedelta(0))
+    follower = OrderFollower(bus=bus, lake=Lake(tmp_path), eraser=eraser, metrics=metrics)
+    threads = [Thread(target=part.run) for part in (sink, follower)]
+    for thread in threads:
+        thread.start()
+    try:
+        reports: dict[Store, ChangeReport] = {}
+        deadline = time.monotonic() + 60
+        for record in bus.broadcast(CHANGE_REPORTS):
+            assert time.monotonic() < deadline
+            if record is not None:
+                report = ChangeReport.model_validate_json(record.value or b"")
+                reports[report.store] = report
+            if reports.keys() >= {Store.LAKE, Store.BUS}:
+                break
+    finally:
+        for part in (sink, follower):
+            part.stop()
+        for thread in threads:
+            thread.join()
+    assert reports[Store.LAKE].state is StoreState.DONE
+    assert reports[Store.BUS].state is StoreState.EXPIRES
+    assert reports[Store.BUS].expires_at == at + FORGOTTEN_BY
+    with lake.connect() as connection:
+        assert connection.execute("SELECT count(*) FROM interactions").fetchone() == (0,)
+    bus.close()
 
 
 def test_an_absent_broker_is_an_error_in_time() -> None:

@@ -118,8 +118,8 @@ def test_erased_records_are_in_no_stream_and_not_in_the_servers_file(
             (read_,) = consumer.poll(max_records=1, timeout_s=1)
             consumer.dead_letter(read_, "of no use")
         twin = with_dead_letters()[USERS.dlq]
-        assert bus.erase([USERS], "needle", at) == 700
-        assert bus.erase([twin], read_.key, datetime.now(UTC)) == 1
+        assert bus.erase(USERS, "needle", at, read=None) == (700, 0)
+        assert bus.erase(twin, read_.key, datetime.now(UTC), read=None) == (1, 0)
         assert bus.begin_rewrite()
         while bus.is_rewriting():
             time.sleep(0.02)
@@ -127,7 +127,9 @@ def test_erased_records_are_in_no_stream_and_not_in_the_servers_file(
             found = read(consumer, 701)
             assert [r.key for r in found].count("needle") == 1
             consumer.commit(found)
-            assert bus.erase([USERS], "needle", at + LATER) == 1
+            unread = dict.fromkeys(range(USERS.partitions), 0)
+            assert bus.erase(USERS, "needle", at + LATER, read=unread) == (0, 1)
+            assert bus.erase(USERS, "needle", at + LATER, read=None) == (1, 0)
             assert sum(consumer.lag().values()) == 0
         kept = b"".join(p.read_bytes() for p in tmp_path.rglob("*.aof"))
         assert b"body-other" in kept

@@ -7,6 +7,8 @@ import pytest
 from feedrank_core.contracts.events import Interaction, InteractionType
 from feedrank_core.contracts.ids import item_key
 from feedrank_core.runtime.bus import Record
+from feedrank_core.runtime.lake_changes import Tombstones
+from feedrank_core.runtime.subjects import Subjects
 from feedrank_feature_store.stream import histories
 from feedrank_feature_store.stream.catalogue_state import key_bytes
 from feedrank_feature_store.stream.erasing import erase, merge
@@ -181,17 +183,20 @@ def user_is_held(state: State, user: str) -> bool:
 @pytest.mark.parametrize("saved", [False, True])
 def test_an_erased_reader_is_gone_and_a_replay_does_not_bring_them_back(opened, saved):
     log = drawn_log(random.Random(2), 400)
-    until_us = max(microseconds(m.accepted_at) for m in log)
+    subjects = Subjects(b"key")
+    until = max(m.accepted_at for m in log)
+    tombstones = Tombstones(subjects, {subjects.of("u1"): until})
     state = opened()
     fold_all(state, log)
     if saved:
         state.checkpoint(now_s=NOW_S)
-    erase(state, "u1", until_us)
+    erase(state, "u1")
     assert not user_is_held(state, "u1")
     state.checkpoint(now_s=NOW_S)
     assert not user_is_held(state, "u1") and user_is_held(state, "u2")
     state.close()
     again = opened()
+    again.erased.take(tombstones)
     again.checkpoint(now_s=NOW_S + 10 * GENERATION_S)
     fold_all(again, log)
     assert not user_is_held(again, "u1")

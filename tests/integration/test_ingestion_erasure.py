@@ -81,10 +81,12 @@ class World:
         self.follower.step(self._orders, self._reporter, self._forgetting)
 
     def others_read(self) -> None:
-        """The feature store's readers of the orders, in short."""
+        """The feature store's readers of the orders and of the events, in short."""
+        folded = [t for t in SINK_TOPICS if "feature_store" in t.readers]
         for group in ORDER_GROUPS[1:]:
-            with self.bus.consumer([USER_CHANGES], group=group, member="f") as consumer:
-                consumer.commit(consumer.poll(max_records=100, timeout_s=0.2))
+            with self.bus.consumer([USER_CHANGES, *folded], group=group, member="f") as consumer:
+                while records := consumer.poll(max_records=100, timeout_s=0.2):
+                    consumer.commit(records)
 
     async def send(self, *events: dict[str, Any]) -> None:
         answer = await self.client.post("/v1/events", json={"events": events})

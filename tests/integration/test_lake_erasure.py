@@ -97,6 +97,22 @@ def test_no_file_of_the_lake_holds_an_erased_reader(lake: Lake) -> None:
     assert not lake.tombstones().covers(NEEDLE, order.accepted_at + MINUTE)
 
 
+def test_what_is_left_can_still_be_looked_for_by_its_text(lake: Lake) -> None:
+    """In the files that were written anew: DELETE and UPDATE of Delta would spoil them for it."""
+    lake.append("interactions", [click(NEEDLE, T0 + 31 * MINUTE, "later"), click(KNOWN, T0)])
+    lake.compact()
+    carry_out(lake, erase(NEEDLE, T0 + 30 * MINUTE))
+    con = lake.connect()
+    for user, number in ((KNOWN, 2), (NEEDLE, 1)):
+        counted = "SELECT count(*) FROM interactions WHERE event_type = 'click' AND user_id = ?"
+        assert con.execute(counted, [user]).fetchone() == (number,)
+    found = con.execute("SELECT user_id FROM interactions WHERE event_id = 'later'").fetchall()
+    assert found == [(NEEDLE,)]
+    assert lake.keys.keys_of(KNOWN, before=LATER)
+    carry_out(lake, erase(KNOWN, T0 + 40 * MINUTE))
+    assert clicks(lake) == {NEEDLE: 1}
+
+
 def test_what_was_accepted_before_the_erasure_never_comes_in_again(lake: Lake) -> None:
     carry_out(lake, erase(NEEDLE, T0 + 30 * MINUTE))
     for writer in (lake, Lake(lake.root)):

@@ -21,6 +21,7 @@ from redis import Redis
 
 from feedrank_batch_ranker.adapters.exact_index import ExactIndex
 from feedrank_batch_ranker.checkpoint import Checkpoint
+from feedrank_batch_ranker.erased import RankedUsers
 from feedrank_batch_ranker.errors import RankerError
 from feedrank_batch_ranker.indexing import index_bundle, load_index
 from feedrank_batch_ranker.readers import UserEncoder, as_readers, read_users
@@ -49,6 +50,7 @@ def rank(
             bundle = index_bundle(store, bundle, settings, tick)
     if not users.is_file():
         raise RankerError(f"{users} is missing; run `feedrank_feature_store features` first")
+    ranked = RankedUsers(users)
     ranker = Ranker(bundle, settings)
     found = ranker.audit(users)
     if found < settings.recall_floor:
@@ -68,6 +70,7 @@ def rank(
     if written and missing(cache, users, bundle.bundle_id, first=written, seed=settings.seed)[0]:
         state = fresh  # the cache was flushed since
     resumed, state = state.chunks_written, ranker.write_all(users, cache, run, state)
+    erased = ranked.forget_erased(cache, bundle.bundle_id)
     return {
         "bundle_id": bundle.bundle_id,
         "users": pq.read_metadata(users).num_rows,
@@ -75,6 +78,7 @@ def rank(
         "candidates": state.candidates,
         "index": ranker.index.kind,
         "recall": round(found, 4),
+        "erased_meanwhile": erased,
         "resumed_at_chunk": resumed,
         "seconds": round(time.monotonic() - began, 2),
     }

@@ -22,6 +22,7 @@ from feedrank_cli.logs import logs
 from feedrank_cli.simulate import simulate
 from feedrank_cli.status import status
 from feedrank_cli.up import up
+from feedrank_cli.user import user
 
 
 class Application(typer.Typer):
@@ -49,6 +50,7 @@ for command in (up, down, status, logs, demo, daily, feed, evaluate, export, ben
 app.command("import")(import_data)
 app.add_typer(audit, name="audit")
 app.add_typer(simulate, name="simulate")
+app.add_typer(user, name="user")
 
 if __name__ == "__main__":
     app()

@@ -14,17 +14,21 @@ from tempfile import TemporaryDirectory
 from threading import Event, Lock, Thread
 
 import structlog
+from feedrank_core.contracts.topics import USER_CHANGES
 from feedrank_core.runtime.bus import Bus, BusUnavailableError
 from feedrank_core.runtime.bus_open import open_bus
 from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.metrics import Metrics
 from feedrank_core.runtime.redis_clients import sync_client
 from feedrank_core.runtime.serving import start_probe_server
+from feedrank_core.runtime.subjects import Subjects
 
 from feedrank_feature_store.adapters.feast_online import FeastOnline
 from feedrank_feature_store.batch_engine import batch_engine
 from feedrank_feature_store.consumer import GROUP, PAUSE_S, StreamFollower
 from feedrank_feature_store.differences import Comparison
+from feedrank_feature_store.erasure.follower import OrderFollower
+from feedrank_feature_store.erasure.table_rows import ErasedSince, only_writer
 from feedrank_feature_store.priors import NO_PRIORS, LatestPriors, read_priors
 from feedrank_feature_store.settings import Settings
 from feedrank_feature_store.stream.cache_keys import CacheKeys
@@ -32,6 +36,7 @@ from feedrank_feature_store.stream.inputs import FOLDED
 from feedrank_feature_store.stream.item_statistics import ItemStatistics
 from feedrank_feature_store.stream.lake_log import LakeLog, open_state
 from feedrank_feature_store.stream.online import OnlineWriter
+from feedrank_feature_store.stream.orders import Orders
 from feedrank_feature_store.stream.state import State, StateInUseError, only_one
 
 log = structlog.get_logger(__name__)
@@ -51,12 +56,15 @@ def extract_features(settings: Settings, as_of: datetime, *, online: bool) -> di
     """Write the feature tables as of then and, if asked, put them online; rows by table. Blocks."""
     from feedrank_feature_store.tables import write_features
 
+    features = settings.place.features
+    erased = ErasedSince(Lake(settings.place.lake))
     with batch_engine(settings, as_of) as engine:
-        rows = write_features(engine, settings.place.features, as_of)
-    counts = {table.name.lower(): num_rows for table, num_rows in rows.items()}
-    if online:
-        put_online(settings, as_of)
-    return counts
+        rows = write_features(engine, features, as_of)
+    with only_writer(features, wait=True):
+        erased.remove(features)
+        if online:
+            put_online(settings, as_of)
+    return {table.name.lower(): num_rows for table, num_rows in rows.items()}
 
 
 def put_online(settings: Settings, as_of: datetime) -> None:
@@ -143,7 +151,7 @@ class Stream:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
-        self._parts: list[StreamFollower | OnlineWriter] = []
+        self._parts: list[StreamFollower | OnlineWriter | OrderFollower] = []
         self.trouble: str | None = "starting"
 
     def ready(self) -> str | None:
@@ -164,7 +172,7 @@ class Stream:
             closing(open_state(settings.place.stream, lake)) as state,
             closing(bus.publisher()) as publisher,
             sync_client(settings.cache_url, timeout_s=CACHE_TIMEOUT_S) as cache,
-            bus.consumer(FOLDED, group=GROUP, member=_member()) as consumer,
+            bus.consumer((*FOLDED, USER_CHANGES), group=GROUP, member=_member()) as consumer,
         ):
             lock, priors = Lock(), LatestPriors(settings.place.features).get
             online = OnlineWriter(
@@ -179,13 +187,22 @@ class Stream:
                 state,
                 lock,
                 LakeLog(lake, state),
+                Orders(bus, state, lock, lake, online.forget),
                 self._metrics,
                 wake=online.wake.set,
                 max_records=settings.max_records,
                 checkpoint_s=settings.checkpoint_s,
             )
-            self._parts = [follower, online]
-            with _threads(stopping, online.run, statistics.run):
+            orders = OrderFollower(
+                bus,
+                cache,
+                settings.place.features,
+                Subjects.of_lake(settings.place.lake),
+                online.forget,
+                member=_member(),
+            )
+            self._parts = [follower, online, orders]
+            with _threads(stopping, online.run, statistics.run, orders.run):
                 follower.run(stopping)
 
     def _open_feast(self) -> FeastOnline:

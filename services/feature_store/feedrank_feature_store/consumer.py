@@ -8,19 +8,23 @@ from datetime import UTC, datetime
 from threading import Event, Lock
 
 import lmdb
+import redis
 import structlog
 from feedrank_core.contracts.topics import TOPICS
+from feedrank_core.contracts.user_changes import STREAM_GROUP
 from feedrank_core.runtime.bus import Bus, BusUnavailableError, Consumer, LeaseLostError, Record
 from feedrank_core.runtime.metrics import Metrics
 
+from feedrank_feature_store.ports import OnlineStoreError
 from feedrank_feature_store.stream.folding import Folder
 from feedrank_feature_store.stream.inputs import FOLDED, from_records
 from feedrank_feature_store.stream.lake_log import LakeLog
+from feedrank_feature_store.stream.orders import Orders
 from feedrank_feature_store.stream.state import Place, State
 
 log = structlog.get_logger(__name__)
 
-GROUP = "feature_store"
+GROUP = STREAM_GROUP
 POLL_S = 0.25
 LINGER_S = 0.02
 """Wait after a small read, so that the next one is worth its calls."""
@@ -50,6 +54,7 @@ class StreamFollower:
         state: State,
         lock: Lock,
         lake_log: LakeLog,
+        orders: Orders,
         metrics: Metrics,
         *,
         wake: Callable[[], None],
@@ -58,7 +63,7 @@ class StreamFollower:
     ) -> None:
         self._bus, self._consumer = bus, consumer
         self._state, self._lock = state, lock
-        self._lake_log, self._metrics = lake_log, metrics
+        self._lake_log, self._orders, self._metrics = lake_log, orders, metrics
         self._folder = Folder(state)
         self._wake = wake
         self._max_records, self._checkpoint_s = max_records, checkpoint_s
@@ -77,9 +82,13 @@ class StreamFollower:
                 if num_records < SMALL_READ:
                     stopping.wait(LINGER_S)
             except LeaseLostError as error:
+                self._orders.drop()
                 log.warning("lease_lost", reason=str(error))
             except BusUnavailableError as error:
                 self._report("the bus does not answer", error)
+                stopping.wait(PAUSE_S)
+            except (redis.RedisError, OnlineStoreError) as error:
+                self._report("the cache does not forget", error)
                 stopping.wait(PAUSE_S)
             except lmdb.Error as error:
                 self._report("the state cannot be saved", error)
@@ -87,7 +96,10 @@ class StreamFollower:
         self.save()
 
     def step(self) -> int:
-        """Read and fold once; how many records. Raises: BusUnavailableError, LeaseLostError."""
+        """Read and fold once; how many records.
+
+        Raises: BusUnavailableError, LeaseLostError, redis.RedisError, OnlineStoreError.
+        """
         now = time.monotonic()
         if self._unsaved >= MAX_UNSAVED or now - self._saved_at >= self._checkpoint_s:
             self.save()
@@ -96,8 +108,12 @@ class StreamFollower:
         if now - self._measured_at >= MEASURE_EVERY_S:
             self._measure()
         records = self._consumer.poll(max_records=self._max_records, timeout_s=POLL_S)
-        if records:
-            self._fold(records)
+        if folded := self._orders.take(records):
+            self._fold(folded)
+        if self._orders.apply():
+            self._unsaved += 1
+            self.save()
+        self._orders.finish(self._consumer)
         return len(records)
 
     def save(self) -> None:

@@ -23,6 +23,7 @@ from feedrank_core.contracts.topics import (
 from feedrank_core.contracts.user_changes import (
     LAKE_GROUP,
     ORDER_GROUPS,
+    STREAM_GROUP,
     ChangeKind,
     ChangeReport,
     Store,
@@ -33,6 +34,8 @@ from feedrank_core.runtime.bus import Bus, Forgetful, Record
 from feedrank_core.runtime.change_reports import Reporter, report_on
 from feedrank_core.runtime.lake_schema import has_user
 from feedrank_core.runtime.subjects import Subjects
+
+from feedrank_ingestion.lake_sink import GROUP as LAKE_SINK
 
 EVERY_S = 1.0
 SEGMENT = timedelta(days=1)
@@ -116,7 +119,9 @@ class BusEraser:
         orders = [(r, c) for r, c in _held(self._bus, USER_CHANGES, UserChange) if r.offset < read]
         for record, change in due:
             user_id, at = change.user_id, change.accepted_at
-            removed = bus.erase(CARRIERS, user_id, at)
+            removed, left = self._erase(bus, user_id, at)
+            if left:
+                continue
             naming = [r for r, c in orders if user_id in (c.user_id, c.into) and c.accepted_at < at]
             report = report_on(
                 change,
@@ -132,6 +137,19 @@ class BusEraser:
             self._in_file.append(report)
             self._waiting.remove((record, change))
             self._is_rewriting = False
+
+    def _erase(self, bus: Forgetful, user_id: str, until: datetime) -> tuple[int, int]:
+        """Remove from every topic; how many records, and how many a reader has yet to pass."""
+        removed = left = 0
+        for topic in CARRIERS:
+            read = None
+            if topic.in_lake and topic.name in TOPICS:
+                groups = [LAKE_SINK, *([STREAM_GROUP] if "feature_store" in topic.readers else [])]
+                offsets = [self._bus.committed(topic, group=group) for group in groups]
+                read = {p: min(of[p] for of in offsets) for p in range(topic.partitions)}
+            went, stay = bus.erase(topic, user_id, until, read=read)
+            removed, left = removed + went, left + stay
+        return removed, left
 
     def _rewrite(self, bus: Forgetful) -> None:
         if not self._is_rewriting:

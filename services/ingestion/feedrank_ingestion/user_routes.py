@@ -61,10 +61,13 @@ def _add_orders(
             into=into,
             accepted_at=datetime.now(UTC),
         )
-        records = {USER_CHANGES.name: [Outgoing(user_id, change.model_dump_json().encode())]}
-        # The profile first: what is published of the reader later must not be withdrawn.
+        value = change.model_dump_json().encode()
+        records = {USER_CHANGES.name: [Outgoing(user_id, value)]}
+        if kind is ChangeKind.ERASE:
+            # First, so that no profile which is published after the order is withdrawn.
+            records = {USERS.name: [Outgoing(user_id, None)]} | records
         with admission.room_for(0):
-            await publisher.hold({USERS.name: [Outgoing(user_id, None)]} | records)
+            await publisher.hold(records)
         return _answer(book.add(change), 202)
 
 

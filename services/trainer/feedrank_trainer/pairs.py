@@ -23,11 +23,13 @@ from feedrank_core.features.encoding import FeatureSchema, action_ids, encode_pr
 from feedrank_trainer.catalogue import Catalogue
 from feedrank_trainer.examples import Examples, Log, examples_of, write_shard
 from feedrank_trainer.labels import USER_DENSE, decayed_counters, labelled_actions, seconds
+from feedrank_trainer.popularity import segments_of
 
 ROWS_AT_A_TIME = 1 << 16
 PAIRS = "pairs"
 SUMMARY = "pairs.json"
 SCHEMA = "feature_schema.json"
+SEGMENTS = "segments.parquet"
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,22 @@ class Readers:
         table = pq.read_table(path)
         return cls(table, {u: n for n, u in enumerate(table["user_id"].to_pylist())})
 
+    def segments(self) -> pa.Table:
+        """The segment of each reader whose profile is known. Columns: user, segment."""
+        if not {"country", "platform"} <= set(self.table.column_names):
+            return segments_of([], [])
+        columns = (self.table[name].to_pylist() for name in ("country", "platform"))
+        return segments_of(*columns)
+
 
 def write_pairs(
     features: Path, run: Path, *, as_of: datetime, connection: duckdb.DuckDBPyConnection
 ) -> int:
-    """Write the shards, the schema they were encoded by, and a summary; answers their number."""
+    """Write the shards, the schema they were encoded by, and a summary; answers their number.
+
+    What the run needs of the readers' table is in its folder then: rows of the table may go with
+    an erasure at any time.
+    """
     catalogue = Catalogue.read(features / Table.CATALOGUE.value)
     readers = Readers.read(features / Table.USERS.value)
     schema = FeatureSchema.fit(
@@ -70,6 +83,7 @@ def write_pairs(
         pairs += len(examples["user"])
         times.append(examples["at_s"])
     (run / SCHEMA).write_text(schema.model_dump_json())
+    pq.write_table(readers.segments(), run / SEGMENTS)
     at_s = np.concatenate(times) if times else np.empty(0)
     cuts = np.quantile(at_s, (0.85, 0.92)).tolist() if len(at_s) else [0.0, 0.0]
     summary = {"as_of": as_of.isoformat(), "pairs": pairs, "cuts_s": cuts}

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 from feedrank_core.contracts.bundle import Manifest, Part, PopularLists, Stage
 from feedrank_core.contracts.features import Table
 from feedrank_core.features.encoding import FeatureSchema, encode_items
@@ -21,8 +23,8 @@ from feedrank_trainer.comparison import baselines, compare, ndcg, towers
 from feedrank_trainer.examples import Shards, read_shard, select
 from feedrank_trainer.holdout import holdout_from, triples
 from feedrank_trainer.onnx_export import export_encoders
-from feedrank_trainer.pairs import PAIRS, SCHEMA, SUMMARY, Readers
-from feedrank_trainer.popularity import popular_lists, segments_of
+from feedrank_trainer.pairs import PAIRS, SCHEMA, SEGMENTS, SUMMARY
+from feedrank_trainer.popularity import popular_lists
 from feedrank_trainer.training import (
     USER_FIELDS,
     Epoch,
@@ -49,7 +51,7 @@ class Prepared:
 
     schema: FeatureSchema
     catalogue: Catalogue
-    readers: Readers
+    segments: pa.Table
     shards: tuple[Path, ...]
     cuts_s: tuple[float, float]
     as_of: datetime
@@ -68,7 +70,7 @@ def open_run(features: Path, run: Path) -> Prepared:
     return Prepared(
         FeatureSchema.model_validate_json((run / SCHEMA).read_bytes()),
         Catalogue.read(features / Table.CATALOGUE.value),
-        Readers.read(features / Table.USERS.value),
+        pq.read_table(run / SEGMENTS),
         shards,
         (summary["cuts_s"][0], summary["cuts_s"][1]),
         datetime.fromisoformat(summary["as_of"]),
@@ -179,15 +181,9 @@ def write_bundle(
 
 def popular_of(prepared: Prepared, path: Path) -> PopularLists:
     """The bundle's popular lists."""
-    table = prepared.readers.table
-    known = {"country", "platform"} <= set(table.column_names)
-    nobody: list[str | None] = []
     return popular_lists(
         prepared.shards,
-        segments_of(
-            table["country"].to_pylist() if known else nobody,
-            table["platform"].to_pylist() if known else nobody,
-        ),
+        prepared.segments,
         active_N=np.load(path / Part.ITEM_ACTIVE),
         created_s_N=np.load(path / Part.ITEM_CREATED),
         as_of_s=prepared.as_of.timestamp(),

@@ -183,14 +183,17 @@ def _fold(bus: RedisBus, state, lake: Lake) -> float:
     from feedrank_feature_store.consumer import GROUP, StreamFollower
     from feedrank_feature_store.stream.inputs import FOLDED
     from feedrank_feature_store.stream.lake_log import LakeLog
+    from feedrank_feature_store.stream.orders import Orders
 
     with bus.consumer(FOLDED, group=GROUP, member="bench") as consumer:
+        lock = Lock()
         follower = StreamFollower(
             bus,
             consumer,
             state,
-            Lock(),
+            lock,
             LakeLog(lake, state),
+            Orders(bus, state, lock, lake, lambda user_id: None),
             Metrics("feature_store"),
             wake=Event().set,
             max_records=MAX_RECORDS,

@@ -10,7 +10,7 @@ one within a partition, from 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -163,8 +163,14 @@ class Bus(Protocol):
 class Forgetful(Protocol):
     """What a bus can do that removes single records; Kafka's records only ever expire."""
 
-    def erase(self, topics: Iterable[Topic], user_id: str, until: datetime) -> int:
-        """Remove the reader's records accepted by then; how many. Raises: BusUnavailableError."""
+    def erase(
+        self, topic: Topic, user_id: str, until: datetime, *, read: Mapping[int, int] | None
+    ) -> tuple[int, int]:
+        """Remove the reader's records accepted by then, and published by then from a `-dlq`.
+
+        Only those that were `read` (by partition, the first offset that was not; None for all).
+        Returns how many went, and how many stay because of that. Raises: BusUnavailableError.
+        """
         ...
 
     def remove(self, records: Sequence[Record]) -> int:

@@ -50,6 +50,8 @@ FETCH_WAIT_MS = 200
 LINGER_MS = 50
 """No batch leaves half full while a call still adds to it; its end sends what there is."""
 COMPACT_WITHIN = timedelta(days=1)
+SEGMENT = timedelta(days=1)
+"""A record goes with its segment: this much later than its retention at most."""
 
 SILENCE = (KafkaTimeoutError, RequestTimedOutError)
 """Whoever waited once does not wait a second time."""
@@ -66,7 +68,11 @@ def topic_settings(topic: Topic) -> dict[str, str]:
         "max.message.bytes": str(MAX_RECORD_BYTES),
     }
     if not topic.compacted:
-        return settings | {"cleanup.policy": "delete", "retention.ms": retention_ms}
+        return settings | {
+            "cleanup.policy": "delete",
+            "retention.ms": retention_ms,
+            "segment.ms": str(int(SEGMENT.total_seconds() * 1000)),
+        }
     return settings | {
         "cleanup.policy": "compact",
         # A reader that was away for less than this still sees what was withdrawn.

@@ -5,7 +5,7 @@ For one machine without Java. The server must be durable (`valkey_command(Role.B
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, cast
@@ -173,10 +173,15 @@ class RedisBus:
                 if end > 0
             )
 
-    def erase(self, topics: Iterable[Topic], user_id: str, until: datetime) -> int:
-        """Remove the reader's records accepted by then; how many. Raises: BusUnavailableError."""
+    def erase(
+        self, topic: Topic, user_id: str, until: datetime, *, read: Mapping[int, int] | None
+    ) -> tuple[int, int]:
+        """Remove the reader's records accepted by then; see the port. Raises: BusUnavailableError.
+
+        A record that nobody read must stay: its partition's readers would wait for it for ever.
+        """
         with translated(self._url):
-            return sum(bus_redis_erasure.erase(self._client, t, user_id, until) for t in topics)
+            return bus_redis_erasure.erase(self._client, topic, user_id, until, read)
 
     def remove(self, records: Sequence[Record]) -> int:
         """Remove these records; how many were there. Raises: BusUnavailableError."""

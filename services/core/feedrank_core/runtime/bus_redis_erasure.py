@@ -6,7 +6,7 @@ Kafka has no such thing; there a record goes with its topic's retention.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -19,18 +19,27 @@ from feedrank_core.runtime.bus import Record, partition_of
 from feedrank_core.runtime.bus_redis_streams import PAGE_RECORDS, entry_id, to_record
 
 
-def erase(client: redis.Redis, topic: Topic, user_id: str, until: datetime) -> int:
-    """Remove the reader's records accepted by then; how many. Of a `-dlq` those that carry one."""
+def erase(
+    client: redis.Redis,
+    topic: Topic,
+    user_id: str,
+    until: datetime,
+    read: Mapping[int, int] | None,
+) -> tuple[int, int]:
+    """Remove the reader's records accepted by then; how many, and how many were not read yet."""
     is_twin = topic.name.endswith(DLQ_SUFFIX)
     partition = 0 if is_twin else partition_of(user_id, topic.partitions)
-    removed = 0
+    end = None if read is None else read[partition]
+    removed = left = 0
     for page in _pages(client, topic, partition, None if is_twin else user_id):
         if is_twin:
             gone = [r for r in page if _carries(r, user_id) and r.published_at <= until]
         else:
             gone = [r for r in page if _accepted_at(r) <= until]
-        removed += remove(client, gone)
-    return removed
+        passed = gone if end is None else [r for r in gone if r.offset < end]
+        removed += remove(client, passed)
+        left += len(gone) - len(passed)
+    return removed, left
 
 
 def remove(client: redis.Redis, records: Sequence[Record]) -> int:

@@ -10,7 +10,7 @@ comes. So a replay of the bus, an old export or a second sink cannot bring a rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -52,13 +52,29 @@ class Tombstones:
         self._erased_at = erased_at
         self._latest = max(erased_at.values(), default=None)
 
+    @property
+    def latest(self) -> datetime | None:
+        """The last erasure of all: what was accepted later concerns no tombstone."""
+        return self._latest
+
     def covers(self, user_id: str, accepted_at: datetime) -> bool:
         """Whether a record of this reader, accepted then, must not be used."""
         if self._latest is None or accepted_at > self._latest:
             return False
-        assert self._subjects is not None
-        erased_at = self._erased_at.get(self._subjects.of(user_id))
+        erased_at = self._at(user_id)
         return erased_at is not None and accepted_at <= erased_at
+
+    def not_among(self, respected: Mapping[str, datetime]) -> frozenset[str]:
+        """The subjects whose last erasure is not in `respected` (subject and instant)."""
+        erased = self._erased_at.items()
+        return frozenset(subject for subject, at in erased if respected.get(subject) != at)
+
+    def among(self, user_ids: Iterable[str], subjects: Collection[str]) -> set[str]:
+        """Those of the readers that are one of the subjects."""
+        if not subjects:
+            return set()
+        assert self._subjects is not None
+        return {user_id for user_id in user_ids if self._subjects.of(user_id) in subjects}
 
     def kept(self, rows: pa.Table) -> pa.Table:
         """The rows (`user_id`, `accepted_at`) that may be used."""
@@ -81,6 +97,10 @@ class Tombstones:
         return self._erased_at.get(self._subjects.of(user_id))
 
 
+NOBODY = Tombstones(None, {})
+"""Of a lake where nobody was ever erased."""
+
+
 class ChangeBook:
     """Reads and writes the book. Not for use from two threads at once."""
 
@@ -88,7 +108,7 @@ class ChangeBook:
         self._root = root
         self._open = opened
         self._version = -1
-        self._tombstones = Tombstones(None, {})
+        self._tombstones = NOBODY
 
     def refresh(self) -> bool:
         """Read the book where it changed; whether it did. Raises: WrongKeyError."""
@@ -115,6 +135,14 @@ class ChangeBook:
     def tombstones(self) -> Tombstones:
         """Those of the last `refresh`."""
         return self._tombstones
+
+    def respected(self) -> dict[str, datetime]:
+        """The erasures that the views show already: subjects and instants."""
+        erased: dict[str, datetime] = {}
+        for row in self.rows():
+            if row["kind"] == ChangeKind.ERASE and row["state"] != Progress.BEGUN:
+                erased[row["subject"]] = max(row["at"], erased.get(row["subject"], row["at"]))
+        return erased
 
     def rows(self, change_id: str | None = None) -> list[dict[str, Any]]:
         """The rows of an order, or all."""
@@ -143,10 +171,7 @@ class ChangeBook:
                 DeltaTable.create(path, USER_CHANGES_SCHEMA, mode="ignore")
                 continue
             try:
-                if rows:
-                    write_deltalake(table, new, mode="overwrite", predicate=predicate)
-                else:
-                    table.delete(predicate)
+                write_deltalake(table, new, mode="overwrite", predicate=predicate)
             except CommitFailedError:
                 continue
             return

@@ -108,17 +108,13 @@ class UserKeys:
                 return
             properties = CommitProperties(app_transactions=[Transaction(_APP_ID, transaction + 1)])
             try:
-                if wanted:
-                    rows = pa.Table.from_pylist(wanted, schema=USER_KEYS_SCHEMA)
-                    write_deltalake(
-                        table,
-                        rows,
-                        mode="overwrite",
-                        predicate=predicate,
-                        commit_properties=properties,
-                    )
-                else:
-                    table.delete(predicate, commit_properties=properties)
+                write_deltalake(
+                    table,
+                    pa.Table.from_pylist(wanted, schema=USER_KEYS_SCHEMA),
+                    mode="overwrite",
+                    predicate=predicate,
+                    commit_properties=properties,
+                )
             except CommitFailedError:
                 continue
             self.forget()

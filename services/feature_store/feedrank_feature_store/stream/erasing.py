@@ -8,27 +8,27 @@ from feedrank_core.contracts.redis_keys import FOLLOWED_LENGTH
 from feedrank_feature_store.stream import histories, key_lists
 from feedrank_feature_store.stream.counting import NEVER_US, merged
 from feedrank_feature_store.stream.outbox import Changed
-from feedrank_feature_store.stream.profile_state import newest, unpack_profile
+from feedrank_feature_store.stream.profile_state import pack_profile, unpack_profile
 from feedrank_feature_store.stream.showing import NOTHING_COUNTED
 from feedrank_feature_store.stream.state import State, user_key
 
 
-def erase(state: State, user_id: str, at_us: int) -> None:
-    """Hold nothing of a reader, and fold nothing of theirs that was accepted until `at_us`.
+def erase(state: State, user_id: str) -> None:
+    """Hold nothing of a reader.
 
     What they did stays in the counters of items, as a sum that names nobody. The caller saves the
-    state and then has the online store forget them. Doing it again changes nothing.
+    state and then has the online store forget them; what still comes of theirs is refused by the
+    lake's tombstones. Doing it again changes nothing.
     """
-    key = user_key(user_id)
     _drop(state, user_id)
-    state.set_erased(key, max(at_us, state.erased_at_us(user_id)))
+    state.parked.rename(state.reader, user_id, None)
 
 
 def merge(state: State, from_user: str, into_user: str, at_us: int) -> None:
     """One reader counts as having done what both did; the first is held no more.
 
-    The profile is the newer of both. Later events of `from_user` are folded as another reader's.
-    Doing it again changes nothing, since nothing is left of `from_user`.
+    The profile is that of the second, where they have one. Later events of `from_user` are folded
+    as another reader's. Doing it again changes nothing, since nothing is left of `from_user`.
     """
     source, target, reader = user_key(from_user), user_key(into_user), state.reader
     if source == target:
@@ -50,12 +50,10 @@ def merge(state: State, from_user: str, into_user: str, at_us: int) -> None:
         keys = key_lists.merge(table.get(reader, source), table.get(reader, target), limit=limit)
         table.put(target, keys)
     profile = unpack_profile(state.profiles.get(reader, source))
-    if profile is not None:
-        renamed = profile.named(into_user)
-        packed = newest(state.profiles.get(reader, target), renamed)
-        if packed is not None:
-            state.profiles.put(target, packed)
+    if profile is not None and not state.profiles.get(reader, target):
+        state.profiles.put(target, pack_profile(profile.named(into_user)))
     _drop(state, from_user)
+    state.parked.rename(reader, from_user, into_user)
     state.waiting_users.mark(target, at_us, Changed.ALL)
 
 

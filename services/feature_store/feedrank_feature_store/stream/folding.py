@@ -114,9 +114,8 @@ class Folder:
         """The events that were not folded before and whose reader was not erased since."""
         state = self._state
         rows = list(range(len(events)))
-        if state.has_erased:
-            erased_us = [state.erased_at_us(user) for user in events.user_id]
-            rows = [n for n in rows if events.at_us[n] > erased_us[n]]
+        covers = state.erased.covers
+        rows = [n for n in rows if not covers(events.user_id[n], events.at_us[n])]
         if check_ids:
             ids = [event_hash(events.topic(n), events.event_id[n]) for n in rows]
             first = state.event_ids.first_of_each(state.reader, ids)
@@ -255,7 +254,7 @@ class Folder:
             if not engages(InteractionType.VIEW, view.dwell_s, view.at_us, item):
                 continue
             user = user_key(view.user_id)
-            if view.at_us <= state.erased_at_us(view.user_id):
+            if state.erased.covers(view.user_id, view.at_us):
                 continue
             for table, of, name in (
                 (state.users, user, view.user_id),
@@ -273,7 +272,7 @@ class Folder:
 
     def _take_profile(self, profile: Profile) -> None:
         state = self._state
-        if profile.at_us <= state.erased_at_us(profile.user_id):
+        if state.erased.covers(profile.user_id, profile.at_us):
             return
         key = user_key(profile.user_id)
         packed = newest(state.profiles.get(state.reader, key), profile)

@@ -32,7 +32,7 @@ from feedrank_feature_store.stream.showing import (
     history_features,
     profile_features,
 )
-from feedrank_feature_store.stream.state import State
+from feedrank_feature_store.stream.state import State, user_key
 
 log = structlog.get_logger(__name__)
 
@@ -108,6 +108,11 @@ class OnlineWriter:
                 self._online = self._open_online()
             self._online.forget([user_id])
             self._keys.forget([user_id])
+            with self._lock:
+                key = user_key(user_id)
+                if gather(self._state, {key: (NOT_AN_EVENT, int(Changed.ALL))})[0]:
+                    # Somebody new under this id: what they did since is shown again.
+                    self._state.waiting_users.mark(key, NOT_AN_EVENT, Changed.ALL)
 
     def _write_waiting(self) -> bool:
         outbox = self._state.waiting_users

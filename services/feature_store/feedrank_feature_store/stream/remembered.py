@@ -7,7 +7,7 @@ nothing is ever searched for what is old, and the last seven days are always the
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import lmdb
 import msgspec
@@ -18,6 +18,7 @@ from feedrank_feature_store.stream import rows
 
 GENERATION_S = RETENTION.total_seconds() / 2
 KEPT_GENERATIONS = 3
+_HASH_BYTES = 8
 _ONE_KEY = b"ids"
 """Every id is a value of this one key, so that LMDB packs them without headers."""
 
@@ -135,6 +136,20 @@ class ParkedViews:
                     self._resolved.add(key)
                     due.append(view)
         return due
+
+    def rename(self, reader: lmdb.Transaction, user_id: str, into: str | None) -> None:
+        """Give a reader's views to another, or to nobody. Looks at every view that waits."""
+        for item_key, views in self._recent.items():
+            mine = [view for view in views if view.user_id == user_id]
+            theirs = [replace(view, user_id=into) for view in mine] if into else []
+            self._recent[item_key] = [view for view in views if view not in mine] + theirs
+        for db in self.kept.all():
+            for key, value in rows.every(reader, db):
+                view = _DECODER.decode(value)
+                if view.user_id == user_id and key not in self._resolved:
+                    self._resolved.add(key)
+                    if into:
+                        self.park(key[:-_HASH_BYTES], replace(view, user_id=into))
 
     def save(self, writer: lmdb.Transaction) -> None:
         """Write what is new, remove what was taken."""

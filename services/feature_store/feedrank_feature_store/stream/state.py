@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import struct
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ import lmdb
 import xxhash
 
 from feedrank_feature_store.stream import rows
-from feedrank_feature_store.stream.counting import NEVER_US
+from feedrank_feature_store.stream.erased import Erased
 from feedrank_feature_store.stream.outbox import Outbox
 from feedrank_feature_store.stream.remembered import EventIds, ParkedViews
 from feedrank_feature_store.stream.tables import CounterTable, PackedTable
@@ -32,7 +32,6 @@ MAP_BYTES = 1 << 40
 """Address space, not memory or disk: what the file may grow to."""
 MAX_DATABASES = 32
 _META = b"state"
-_AT = struct.Struct("<q")
 Place = tuple[str, int]
 """A topic and a partition."""
 
@@ -70,16 +69,19 @@ class State:
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self.folder = folder
+        self._open(read_only)
+
+    def _open(self, read_only: bool) -> None:
         # Without a flush of the meta page a power cut can undo the last checkpoint, whole.
         self._env = lmdb.open(
-            str(folder),
+            str(self.folder),
             map_size=MAP_BYTES,
             max_dbs=MAX_DATABASES,
             metasync=False,
             readonly=read_only,
         )
         names = ["meta", "users", "items", "catalogue", "histories", "profiles", "seen", "hidden"]
-        names += ["followed", "erased", "trending", "waiting_users", "waiting_items"]
+        names += ["followed", "trending", "waiting_users", "waiting_items"]
         dbs = {name: self._env.open_db(name.encode(), create=not read_only) for name in names}
         self._meta_db = dbs["meta"]
         self.reader = self._env.begin()
@@ -88,21 +90,21 @@ class State:
         self.histories = PackedTable(dbs["histories"])
         self.profiles = PackedTable(dbs["profiles"])
         self.seen, self.hidden = PackedTable(dbs["seen"]), PackedTable(dbs["hidden"])
-        self.followed, self.erased = PackedTable(dbs["followed"]), PackedTable(dbs["erased"])
+        self.followed = PackedTable(dbs["followed"])
         self.trending = Trending(dbs["trending"], self.reader)
         self.waiting_users = Outbox(dbs["waiting_users"], self.reader)
         self.waiting_items = Outbox(dbs["waiting_items"], self.reader)
         self.event_ids = EventIds(self._env)
         self.parked = ParkedViews(self._env)
         self.positions: dict[Place, int] = {}
-        self._has_erased = rows.num_entries(self.reader, self.erased.db) > 0
+        self.erased = Erased()
         self._load_meta(read_only)
 
     @property
     def packed(self) -> tuple[PackedTable, ...]:
         """The tables of packed values."""
         of_users = (self.histories, self.profiles, self.seen, self.hidden, self.followed)
-        return (self.catalogue, self.erased, *of_users)
+        return (self.catalogue, *of_users)
 
     def checkpoint(self, *, now_s: float, whole: bool = True) -> None:
         """Commit every change and the positions. Blocks on the disk. Units: Unix seconds.
@@ -133,22 +135,20 @@ class State:
             self.waiting_items.save(writer)
             writer.put(_META, self._meta(whole), db=self._meta_db)
 
-    @property
-    def has_erased(self) -> bool:
-        """Whether any reader was ever erased."""
-        return self._has_erased
+    def compact(self) -> None:
+        """Write the file anew: its free pages still hold what was removed. Blocks.
 
-    def erased_at_us(self, user_id: str) -> int:
-        """Until when what this reader did is to be forgotten; before all time where never."""
-        if not self._has_erased:
-            return NEVER_US
-        packed = self.erased.get(self.reader, user_key(user_id))
-        return _AT.unpack(packed)[0] if packed else NEVER_US
-
-    def set_erased(self, user: bytes, at_us: int) -> None:
-        """Fold nothing of this reader that was accepted by then, ever again."""
-        self._has_erased = True
-        self.erased.put(user, _AT.pack(at_us))
+        Call it after a checkpoint; it needs the state's size on the disk once more. `erased` is
+        empty afterwards.
+        """
+        copied = self.folder / "compact"
+        shutil.rmtree(copied, ignore_errors=True)
+        copied.mkdir()
+        self._env.copy(str(copied), compact=True)
+        self.close()
+        (copied / "data.mdb").replace(self.folder / "data.mdb")
+        shutil.rmtree(copied)
+        self._open(False)
 
     def num_bytes(self) -> int:
         """Of the file, with what is free in it for later."""

@@ -1,0 +1,140 @@
+"""Erasures and merges, applied to the stream's state and to what it has shown online.
+
+An order waits until everything that was on the bus when it was read is folded: what the reader did
+before it then lies in the state and nowhere else. An erasure also waits for the lake's tombstone,
+by which the stream refuses what may still come. An order is committed once the state is saved,
+its file written anew and the online store has forgotten, so that a crash repeats it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+import structlog
+from feedrank_core.contracts.topics import USER_CHANGES
+from feedrank_core.contracts.user_changes import ChangeKind, UserChange
+from feedrank_core.runtime.bus import Bus, Consumer, Record
+from feedrank_core.runtime.lake import Lake
+from pydantic import ValidationError
+
+from feedrank_feature_store.stream.erasing import erase, merge
+from feedrank_feature_store.stream.inputs import FOLDED, microseconds
+from feedrank_feature_store.stream.state import Place, State
+
+COMPACT_EVERY_S = 60.0
+"""Copying the state of a million readers holds the folding up for seconds."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Order:
+    """An order, its record, and where the state must stand before it is applied."""
+
+    record: Record
+    change: UserChange | None
+    ends: dict[Place, int]
+
+
+class Orders:
+    """Those that wait and those that are applied. `forget` makes the online store forget."""
+
+    def __init__(
+        self, bus: Bus, state: State, lock: Lock, lake: Lake, forget: Callable[[str], None]
+    ) -> None:
+        self._bus, self._state, self._lock, self._lake = bus, state, lock, lake
+        self._forget = forget
+        self._waiting: deque[Order] = deque()
+        self._applied: deque[Order] = deque()
+        self._is_compact = True
+        self._next_compaction = 0.0
+        state.erased.take(lake.tombstones())
+
+    def take(self, records: Sequence[Record]) -> list[Record]:
+        """Keep the orders among these records and give the others back.
+
+        Raises: BusUnavailableError.
+        """
+        orders = [record for record in records if record.topic == USER_CHANGES.name]
+        if not orders:
+            return list(records)
+        ends = {
+            (topic.name, partition): end
+            for topic in FOLDED
+            for partition, end in self._bus.end_offsets(topic).items()
+        }
+        self._waiting += [Order(record, change_of(record), ends) for record in orders]
+        return [record for record in records if record.topic != USER_CHANGES.name]
+
+    def drop(self) -> None:
+        """Forget what was read and not committed: it comes again."""
+        self._waiting.clear()
+        self._applied.clear()
+
+    def apply(self) -> bool:
+        """Apply what may be, in order; whether the state must be saved for it."""
+        changed = False
+        while self._waiting and self._is_due(self._waiting[0]):
+            order = self._waiting.popleft()
+            if order.change is not None:
+                with self._lock:
+                    self._apply(order.change)
+                changed = True
+            self._applied.append(order)
+        return changed
+
+    def finish(self, consumer: Consumer) -> None:
+        """After the state is saved: leave no trace in its file, forget online, commit.
+
+        Raises: redis.RedisError, OnlineStoreError, BusUnavailableError, LeaseLostError.
+        """
+        if not self._is_compact:
+            if time.monotonic() < self._next_compaction:
+                return
+            self._compact()
+        while self._applied:
+            order = self._applied[0]
+            if order.change is not None:
+                self._forget(order.change.user_id)
+            consumer.commit([order.record])
+            self._applied.popleft()
+
+    def _compact(self) -> None:
+        with self._lock:
+            self._state.compact()
+            self._state.erased.take(self._lake.tombstones())
+        self._is_compact = True
+        self._next_compaction = time.monotonic() + COMPACT_EVERY_S
+
+    def _is_due(self, order: Order) -> bool:
+        positions, change = self._state.positions, order.change
+        if any(positions.get(place, 0) < end for place, end in order.ends.items()):
+            return False
+        if change is None or change.kind is ChangeKind.MERGE:
+            return True
+        tombstones = self._lake.tombstones()
+        self._state.erased.take(tombstones)
+        return tombstones.covers(change.user_id, change.accepted_at)
+
+    def _apply(self, change: UserChange) -> None:
+        if change.kind is ChangeKind.ERASE:
+            erase(self._state, change.user_id)
+            self._is_compact = False
+        else:
+            assert change.into is not None
+            at_us = microseconds(change.accepted_at)
+            merge(self._state, change.user_id, change.into, at_us)
+        log.info("user_change_applied", kind=change.kind.value, change_id=change.change_id)
+
+
+def change_of(record: Record) -> UserChange | None:
+    """The order of a record; None of one that cannot be read."""
+    try:
+        return UserChange.model_validate_json(record.value or b"")
+    except ValidationError:
+        # The lake's reader of the orders puts it among the dead letters.
+        return None
