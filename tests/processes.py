@@ -61,6 +61,10 @@ class Server:
         assert self._executor is not None
         self._executor.kill()
 
+    def has_ended(self) -> bool:
+        """Whether the process is gone, by itself or by us."""
+        return self._executor is None or not self._executor.running()
+
     @property
     def pid(self) -> int:
         assert self._executor is not None and self._executor.process is not None

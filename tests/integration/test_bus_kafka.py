@@ -42,7 +42,7 @@ from integration.kafka_servers import BOOTSTRAP, OwnBroker, require_kafka
 from kafka.admin import ConfigResource
 from processes import free_port
 
-TIMEOUT_S = 3.0
+TIMEOUT_S = 1.2
 pytestmark = pytest.mark.slow
 
 
