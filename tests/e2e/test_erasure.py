@@ -71,8 +71,10 @@ def places(machine, user):
     """Every file below the home and every key of bus and cache that holds the reader's id."""
     found = []
     for path in machine.settings.place.root.rglob("*"):
-        if path.is_file() and not path.is_socket() and user.encode() in path.read_bytes():
-            found.append(str(path.relative_to(machine.settings.place.root)))
+        # What a service removes while we look holds nothing any more.
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file() and not path.is_socket() and user.encode() in path.read_bytes():
+                found.append(str(path.relative_to(machine.settings.place.root)))
     found += [name for name in map(_packed(user), _parquet_files(machine)) if name]
     for url in (machine.settings.bus_url, machine.settings.cache_url):
         with redis.Redis.from_url(url) as client:
@@ -89,8 +91,11 @@ def _packed(user):
     """Finds the reader in a column, which no search of a compressed file's bytes would."""
 
     def name_of(path):
-        columns = pq.ParquetFile(path).read().columns
-        return f"{path.name} (packed)" if any(user in str(c.to_pylist()) for c in columns) else ""
+        with contextlib.suppress(FileNotFoundError):
+            columns = pq.ParquetFile(path).read().columns
+            if any(user in str(c.to_pylist()) for c in columns):
+                return f"{path.name} (packed)"
+        return ""
 
     return name_of
 
