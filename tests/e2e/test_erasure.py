@@ -21,7 +21,7 @@ from machine import Machine
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xfail(reason="has not passed often enough since its last change, see docs/next.md", strict=False),
+    pytest.mark.xfail(reason="not proved since its last change: docs/next.md", strict=False),
 ]
 WORLD = ("--users", "300", "--items", "800", "--days", "6", "--seed", "5")
 NEEDLE, ANON = "reader-with-a-needle", "reader-with-no-name"

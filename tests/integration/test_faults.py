@@ -13,7 +13,7 @@ from feedrank_core.runtime.kafka_broker import BrokerUnavailableError, jars, req
 NUM_KILLS = 4
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xfail(reason="has not passed often enough since its last change, see docs/next.md", strict=False),
+    pytest.mark.xfail(reason="not proved since its last change: docs/next.md", strict=False),
 ]
 
 
