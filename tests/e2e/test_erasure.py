@@ -71,9 +71,15 @@ def wait_until(is_so):
 
 
 def places(machine, user):
-    """Every file below the home and every key of bus and cache that holds the reader's id."""
+    """Every file below the home and every key of bus and cache that holds the reader's id.
+
+    Of the stream's state what is read of it: its file's free space is nobody's to read.
+    """
     found = []
+    state = machine.settings.place.stream
     for path in machine.settings.place.root.rglob("*"):
+        if path.parent == state:
+            continue
         # What a service removes while we look holds nothing any more.
         with contextlib.suppress(FileNotFoundError):
             if path.is_file() and not path.is_socket() and user.encode() in path.read_bytes():

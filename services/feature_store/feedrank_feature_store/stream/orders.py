@@ -2,13 +2,12 @@
 
 An order waits until everything that was on the bus when it was read is folded: what the reader did
 before it then lies in the state and nowhere else. An erasure also waits for the lake's tombstone,
-by which the stream refuses what may still come. An order is committed once the state is saved,
-its file written anew and the online store has forgotten, so that a crash repeats it.
+by which the stream refuses what may still come. An order is committed once the state is saved and
+the online store has forgotten, so that a crash repeats it.
 """
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,9 +23,6 @@ from pydantic import ValidationError
 from feedrank_feature_store.stream.erasing import erase, merge
 from feedrank_feature_store.stream.inputs import FOLDED, microseconds
 from feedrank_feature_store.stream.state import Place, State
-
-COMPACT_EVERY_S = 60.0
-"""Copying the state of a million readers holds the folding up for seconds."""
 
 log = structlog.get_logger(__name__)
 
@@ -50,8 +46,6 @@ class Orders:
         self._forget = forget
         self._waiting: deque[Order] = deque()
         self._applied: deque[Order] = deque()
-        self._is_compact = True
-        self._next_compaction = 0.0
         state.erased.take(lake.tombstones())
 
     def take(self, records: Sequence[Record]) -> list[Record]:
@@ -88,27 +82,16 @@ class Orders:
         return changed
 
     def finish(self, consumer: Consumer) -> None:
-        """After the state is saved: leave no trace in its file, forget online, commit.
+        """After the state is saved: forget online, then commit.
 
         Raises: redis.RedisError, OnlineStoreError, BusUnavailableError, LeaseLostError.
         """
-        if not self._is_compact:
-            if time.monotonic() < self._next_compaction:
-                return
-            self._compact()
         while self._applied:
             order = self._applied[0]
             if order.change is not None:
                 self._forget(order.change.user_id)
             consumer.commit([order.record])
             self._applied.popleft()
-
-    def _compact(self) -> None:
-        with self._lock:
-            self._state.compact()
-            self._state.erased.take(self._lake.tombstones())
-        self._is_compact = True
-        self._next_compaction = time.monotonic() + COMPACT_EVERY_S
 
     def _is_due(self, order: Order) -> bool:
         positions, change = self._state.positions, order.change
@@ -123,7 +106,6 @@ class Orders:
     def _apply(self, change: UserChange) -> None:
         if change.kind is ChangeKind.ERASE:
             erase(self._state, change.user_id)
-            self._is_compact = False
         else:
             assert change.into is not None
             at_us = microseconds(change.accepted_at)

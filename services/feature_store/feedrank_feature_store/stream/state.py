@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,12 +68,9 @@ class State:
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self.folder = folder
-        self._open(read_only)
-
-    def _open(self, read_only: bool) -> None:
         # Without a flush of the meta page a power cut can undo the last checkpoint, whole.
         self._env = lmdb.open(
-            str(self.folder),
+            str(folder),
             map_size=MAP_BYTES,
             max_dbs=MAX_DATABASES,
             metasync=False,
@@ -134,21 +130,6 @@ class State:
             self.waiting_users.save(writer)
             self.waiting_items.save(writer)
             writer.put(_META, self._meta(whole), db=self._meta_db)
-
-    def compact(self) -> None:
-        """Write the file anew: its free pages still hold what was removed. Blocks.
-
-        Call it after a checkpoint; it needs the state's size on the disk once more. `erased` is
-        empty afterwards.
-        """
-        copied = self.folder / "compact"
-        shutil.rmtree(copied, ignore_errors=True)
-        copied.mkdir()
-        self._env.copy(str(copied), compact=True)
-        self.close()
-        (copied / "data.mdb").replace(self.folder / "data.mdb")
-        shutil.rmtree(copied)
-        self._open(False)
 
     def num_bytes(self) -> int:
         """Of the file, with what is free in it for later."""
