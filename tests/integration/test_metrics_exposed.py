@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 import pytest
 from feedrank_core.contracts.metrics import METRICS
-from processes import Service
+from processes import Service, free_port
 from prometheus_client.parser import text_string_to_metric_families
 
 
@@ -27,3 +29,22 @@ def test_the_gateways_workers_together_expose_the_registry(gateway: Service) -> 
     for params in ({}, {"limit": "0"}):
         httpx.get(f"{gateway.url}/v1/users/u/feed", params=params)
     assert exposed(gateway) == registered("gateway")
+
+
+def test_the_feature_store_exposes_the_registry_beside_feast(
+    bus_url: str, cache_url: str, tmp_path: Path
+) -> None:
+    port = free_port()
+    service = Service(
+        tmp_path,
+        "feedrank_feature_store",
+        "serve",
+        port=port,
+        home=str(tmp_path),
+        bus_url=bus_url,
+        cache_url=cache_url,
+        feature_store_port=str(port),
+    )
+    with service.running():
+        service.until_ready()
+        assert exposed(service) == registered("feature_store")

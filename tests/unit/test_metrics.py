@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from feedrank_core.contracts.metrics import METRICS, Kind
-from feedrank_core.runtime.metrics import Metrics
+from feedrank_core.runtime.metrics import MULTIPROCESS_VARIABLE, Metrics
 from prometheus_client.parser import text_string_to_metric_families
 
 SERVICES = sorted({spec.service for spec in METRICS})
@@ -28,6 +29,13 @@ def test_a_service_exposes_its_part_of_the_registry_and_nothing_else(service: st
     assert {name: kind for name, kind in exposed.items() if not name.endswith("_created")} == (
         expected
     )
+
+
+def test_a_folder_that_a_library_names_later_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(MULTIPROCESS_VARIABLE, str(tmp_path))
+    assert families(Metrics("gateway"))
 
 
 def test_names_in_the_registry_are_unique_and_say_their_unit() -> None:

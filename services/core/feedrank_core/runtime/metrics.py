@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -14,6 +12,7 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.values import MutexValue, ValueClass
 
 from feedrank_core.contracts.metrics import METRICS, Kind, MetricSpec
 
@@ -67,7 +66,8 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """What `/metrics` answers: summed over the workers where there are several."""
-        if MULTIPROCESS_VARIABLE not in os.environ:
+        # Not the variable: Feast sets it too, once metrics are kept in this process alone.
+        if ValueClass is MutexValue:
             return generate_latest(self.registry)
         summed = CollectorRegistry()
         MultiProcessCollector(summed)
