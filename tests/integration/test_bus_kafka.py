@@ -28,8 +28,9 @@ from feedrank_core.contracts.user_changes import (
     UserChange,
 )
 from feedrank_core.runtime.bus import BusUnavailableError, Outgoing, TopicMismatchError
-from feedrank_core.runtime.bus_kafka import KafkaBus, KafkaPublisher
+from feedrank_core.runtime.bus_kafka import KafkaBus
 from feedrank_core.runtime.bus_kafka_connection import Connection
+from feedrank_core.runtime.bus_kafka_publisher import KafkaPublisher
 from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.lake_erasure import LakeEraser
 from feedrank_core.runtime.metrics import Metrics

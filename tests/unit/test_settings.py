@@ -1,6 +1,7 @@
 import pytest
 from feedrank_batch_ranker.settings import Settings as BatchRanker
 from feedrank_cli.settings import Settings as CommandLine
+from feedrank_core.runtime.bus_kafka_connection import Security
 from feedrank_core.runtime.settings import InstallationSettings
 from feedrank_feature_store.settings import Settings as FeatureStore
 from feedrank_gateway.settings import Settings as Gateway
@@ -49,6 +50,7 @@ def test_a_relative_home_stays_where_it_was_when_the_process_moves(monkeypatch, 
         (BatchRanker, "FEEDRANK_BATCH_RANKER_ENGINE", "hnsw"),
         (Trainer, "FEEDRANK_TRAINER_EPOCHS", "-1"),
         (Simulator, "FEEDRANK_GATEWAY_PORT", "0"),
+        (Security, "FEEDRANK_KAFKA_SECURITY_PROTOCOL", "TLS"),
     ],
 )
 def test_a_bad_setting_ends_the_start_with_its_variable_and_value(

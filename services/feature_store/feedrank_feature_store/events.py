@@ -49,7 +49,8 @@ def epoch_us(at: Any) -> Any:
 
 def seconds_of(at: Any) -> Any:
     """Unix seconds of an instant with its microseconds."""
-    return epoch_us(at) / 1e6
+    # Spark reads a bare 1e6 as a decimal, and rounds what it divides by that.
+    return epoch_us(at).cast("float64") / ibis.literal(1e6, "float64")
 
 
 def engagements(log: ir.Table) -> ir.Table:

@@ -9,32 +9,21 @@ Records expire by the topic's retention; a compacted topic keeps the last of eac
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from threading import Lock
-from typing import Any, TypeVar
+from typing import Any
 
 import kafka
 from kafka.admin import OffsetSpec
-from kafka.errors import (
-    KafkaError,
-    KafkaTimeoutError,
-    RequestTimedOutError,
-    TopicAlreadyExistsError,
-)
+from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from feedrank_core.contracts.topics import Topic, with_dead_letters
-from feedrank_core.runtime.bus import (
-    BusUnavailableError,
-    Outgoing,
-    Record,
-    partition_of,
-    require_partitions,
-)
+from feedrank_core.runtime.bus import Record, require_partitions
+from feedrank_core.runtime.bus_kafka_admin import Administration
 from feedrank_core.runtime.bus_kafka_connection import MAX_RECORD_BYTES, Connection
 from feedrank_core.runtime.bus_kafka_consumer import KafkaConsumer, to_record
+from feedrank_core.runtime.bus_kafka_publisher import KafkaPublisher
 
 TIMEOUT_S = 10.0
 """A new leader is found within some seconds; who waits longer than this is told instead."""
@@ -43,20 +32,11 @@ SESSION_S = 6.0
 """The least that a broker takes by default: how long a killed reader keeps its partitions."""
 PING_S = 1.0
 IDLE_S = 1.0
-ABORT_S = 0.2
-BATCH_BYTES = 128 << 10
 FETCH_WAIT_MS = 200
 """How long a question on the same connection may wait behind a fetch that finds nothing."""
-LINGER_MS = 50
-"""No batch leaves half full while a call still adds to it; its end sends what there is."""
 COMPACT_WITHIN = timedelta(days=1)
 SEGMENT = timedelta(days=1)
 """A record goes with its segment: this much later than its retention at most."""
-
-SILENCE = (KafkaTimeoutError, RequestTimedOutError)
-"""Whoever waited once does not wait a second time."""
-
-Answer = TypeVar("Answer")
 
 
 def topic_settings(topic: Topic) -> dict[str, str]:
@@ -81,123 +61,6 @@ def topic_settings(topic: Topic) -> dict[str, str]:
     }
 
 
-class KafkaPublisher:
-    """Publishes a call's records together and returns once every replica in sync holds them."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._producer: kafka.KafkaProducer | None = None
-        self._known: set[str] = set()
-
-    def publish(self, topic: Topic, records: Sequence[Outgoing]) -> None:
-        """Hold every record, in the order given per key.
-
-        Raises: BusUnavailableError, TopicMismatchError.
-        """
-        name = self._connection.name(topic.name)
-        deadline = time.monotonic() + self._connection.timeout_s
-        try:
-            with self._connection.translated():
-                producer = self._connected()
-                self._require_partitions(producer, topic, name)
-                sent = [
-                    producer.send(
-                        name,
-                        key=record.key.encode(),
-                        value=record.value,
-                        partition=partition_of(record.key, topic.partitions),
-                    )
-                    for record in records
-                ]
-                producer.flush(timeout=max(0.0, deadline - time.monotonic()))
-                for future in sent:
-                    if not future.succeeded():
-                        future.get(timeout=0)
-        except BusUnavailableError:
-            # What is under way may still arrive; it must not arrive behind a later call.
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Release the connections; what is under way is given up."""
-        producer, self._producer = self._producer, None
-        self._known.clear()
-        if producer is None:
-            return
-        try:
-            producer.close(timeout=0)
-        except (KafkaError, OSError):
-            # With records under way `close` raises before it closes anything, and the producer
-            # would go on sending them.
-            producer._sender.force_close()
-            producer._sender.join(timeout=ABORT_S)
-
-    def _connected(self) -> kafka.KafkaProducer:
-        if self._producer is None:
-            timeout_ms = self._connection.timeout_ms
-            self._producer = self._connection.built(
-                kafka.KafkaProducer,
-                acks="all",
-                enable_idempotence=True,
-                allow_auto_create_topics=False,
-                max_block_ms=timeout_ms,
-                delivery_timeout_ms=timeout_ms + LINGER_MS,
-                max_request_size=MAX_RECORD_BYTES,
-                batch_size=BATCH_BYTES,
-                linger_ms=LINGER_MS,
-                metrics_enabled=False,
-            )
-        return self._producer
-
-    def _require_partitions(self, producer: Any, topic: Topic, name: str) -> None:
-        if name not in self._known:
-            require_partitions(topic, len(producer.partitions_for(name) or ()))
-            self._known.add(name)
-
-
-class _Administration:
-    """One admin client for the questions of a bus; any thread may ask."""
-
-    def __init__(self, connection: Connection, timeout_s: float) -> None:
-        self._connection = connection
-        self._timeout_s = timeout_s
-        self._client: kafka.KafkaAdminClient | None = None
-        self._lock = Lock()
-
-    def ask(self, question: Callable[[kafka.KafkaAdminClient], Answer]) -> Answer:
-        """Raises: BusUnavailableError."""
-        with self._lock, self._connection.translated():
-            was_connected = self._client is not None
-            try:
-                return question(self._connected())
-            except (KafkaError, OSError) as error:
-                self._drop()
-                if not was_connected or isinstance(error, SILENCE):
-                    raise
-            # A broker that was started again leaves the old client without any connection.
-            try:
-                return question(self._connected())
-            except (KafkaError, OSError):
-                self._drop()
-                raise
-
-    def close(self) -> None:
-        """Release the connections."""
-        with self._lock:
-            self._drop()
-
-    def _connected(self) -> kafka.KafkaAdminClient:
-        if self._client is None:
-            self._client = self._connection.built(kafka.KafkaAdminClient, timeout_s=self._timeout_s)
-        return self._client
-
-    def _drop(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            with contextlib.suppress(KafkaError, OSError):
-                client.close()
-
-
 class KafkaBus:
     """A bus on a Kafka cluster. Units: seconds.
 
@@ -209,9 +72,9 @@ class KafkaBus:
         self.url = url
         self._connection = Connection(url, timeout_s=timeout_s)
         self._lease_s = lease_s
-        self._admin = _Administration(self._connection, timeout_s)
+        self._admin = Administration(self._connection, timeout_s)
         # Its own client, so that a slow question of another thread does not look like an outage.
-        self._pinger = _Administration(self._connection, min(PING_S, timeout_s))
+        self._pinger = Administration(self._connection, min(PING_S, timeout_s))
 
     def create_topics(self) -> None:
         """Create what is missing. Raises: BusUnavailableError, TopicMismatchError."""

@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
 from pydantic import SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from feedrank_core.runtime.bus import BusUnavailableError
+from feedrank_core.runtime.settings import StartSettings
 
 MAX_RECORD_BYTES = 4 << 20
 """The intake takes bodies of 1 MiB, and a dead letter holds a record in base64."""
@@ -24,7 +25,7 @@ RECONNECT_MAX_MS = 500
 Client = TypeVar("Client")
 
 
-class Security(BaseSettings):
+class Security(StartSettings):
     """`FEEDRANK_KAFKA_*`: how to prove who we are. Without any: plain text, as on one machine."""
 
     model_config = SettingsConfigDict(
@@ -67,7 +68,8 @@ class Connection:
     """Where a Kafka is, and what our topics and groups are called there.
 
     The path of the URL is a prefix of every name, so that several installations share a cluster.
-    Raises: ValueError for a URL without a host.
+    Raises: ValueError for a URL without a host; SystemExit naming a `FEEDRANK_KAFKA_*` that is
+    wrong.
     """
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
@@ -76,7 +78,7 @@ class Connection:
             raise ValueError(f"a Kafka URL is kafka://host:port[,host:port]/[prefix], not {url!r}")
         self.servers = [s if ":" in s else f"{s}:9092" for s in parts.netloc.split(",")]
         self.timeout_s = timeout_s
-        self.security = Security()
+        self.security = Security.at_start()
         self._prefix = parts.path.strip("/")
 
     @property

@@ -19,7 +19,26 @@ LAKE_SINK_PORT = 8086
 Port = Annotated[int, Field(ge=1, le=65_535)]
 
 
-class InstallationSettings(BaseSettings):
+class StartSettings(BaseSettings):
+    """Settings that a process reads once, when it starts."""
+
+    @classmethod
+    def at_start(cls) -> Self:
+        """The settings of this process. Raises: SystemExit naming the variable that is wrong."""
+        try:
+            return cls()
+        except ValidationError as error:
+            sys.exit(f"error: {cls.complaint(error)}")
+
+    @classmethod
+    def complaint(cls, error: ValidationError) -> str:
+        """Which variable is wrong, why, and what it was."""
+        first = error.errors(include_url=False)[0]
+        variable = variable_of(cls, str(first["loc"][0]))
+        return f"{variable}: {first['msg']} (got {first['input']!r})"
+
+
+class InstallationSettings(StartSettings):
     """The shared settings; a service adds its own, and mostly a prefix for them.
 
     The variables of the shared ones carry no service's name: one value serves all processes.
@@ -55,21 +74,6 @@ class InstallationSettings(BaseSettings):
     def place(self) -> Home:
         """The folders of this installation."""
         return Home(self.home)
-
-    @classmethod
-    def at_start(cls) -> Self:
-        """The settings of this process. Raises: SystemExit naming the variable that is wrong."""
-        try:
-            return cls()
-        except ValidationError as error:
-            sys.exit(f"error: {cls.complaint(error)}")
-
-    @classmethod
-    def complaint(cls, error: ValidationError) -> str:
-        """Which variable is wrong, why, and what it was."""
-        first = error.errors(include_url=False)[0]
-        variable = variable_of(cls, str(first["loc"][0]))
-        return f"{variable}: {first['msg']} (got {first['input']!r})"
 
 
 def variable_of(settings: type[BaseSettings], name: str) -> str:
