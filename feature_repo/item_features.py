@@ -1,7 +1,7 @@
 """What is known of an item. None of it is online: items travel in the bundle's packed matrices."""
 
 from feast import FeatureView, Field
-from feast.types import Array, Bool, Float32, Float64, String, UnixTimestamp
+from feast.types import Array, Bool, Float32, Float64, Int64, String, UnixTimestamp
 from feedrank_core.contracts.features import COUNTER_COLUMNS, ITEM_STATISTICS_COLUMNS
 
 from feature_repo.entities import item
@@ -44,9 +44,10 @@ item_counters = FeatureView(
     entities=[item],
     schema=[
         *(Field(name=name, dtype=Float64) for name in COUNTER_COLUMNS),
-        Field(name="counted_at", dtype=UnixTimestamp),
+        # Not an instant: Feast keeps these in whole seconds online.
+        Field(name="counted_at_us", dtype=Int64),
     ],
     source=item_counters_source,
     online=False,
-    description="State after the last event, of counted_at; features.counters.value_at ages it.",
+    description="State after the last event, of counted_at_us; features.counters.value_at ages it.",
 )

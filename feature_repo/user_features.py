@@ -24,10 +24,11 @@ user_counters = FeatureView(
     entities=[user],
     schema=[
         *(Field(name=name, dtype=Float64) for name in COUNTER_COLUMNS),
-        Field(name="counted_at", dtype=UnixTimestamp),
+        # Not an instant: Feast keeps these in whole seconds online.
+        Field(name="counted_at_us", dtype=Int64),
     ],
     source=user_counters_push,
-    description="State after the last event, of counted_at; features.counters.value_at ages it.",
+    description="State after the last event, of counted_at_us; features.counters.value_at ages it.",
 )
 user_history = FeatureView(
     name="user_history",

@@ -17,7 +17,7 @@ def test_a_join_gives_the_last_state_before_and_never_a_later_one(tmp_path, feas
     states = [("u", START + timedelta(hours=h), float(h)) for h in (1, 5, 9)]
     columns = {name: [v for _, _, v in states] for name in COUNTER_COLUMNS}
     at = pa.array([t for _, t, _ in states], pa.timestamp("us", tz="UTC"))
-    table = {"user_id": ["u"] * 3, "event_timestamp": at, "counted_at": at} | columns
+    table = {"user_id": ["u"] * 3, "event_timestamp": at, "counted_at_us": [0, 1, 2]} | columns
     (tmp_path / "features").mkdir()
     pq.write_table(pa.table(table), tmp_path / "features" / "user_counters.parquet")
     store = feast_store.open_store(tmp_path, "redis://127.0.0.1:1/0")

@@ -9,6 +9,7 @@ from feedrank_core.contracts.features import COUNTER_COLUMNS, RATES
 from feedrank_feature_store.adapters.feast_online import FeastOnline
 from feedrank_feature_store.adapters.memory_online import MemoryOnline
 from feedrank_feature_store.ports import OnlineRow, OnlineStoreError
+from feedrank_feature_store.stream.inputs import microseconds
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = T0 + timedelta(milliseconds=1)
@@ -19,7 +20,7 @@ def row(user: str, amount: float, *, profile: bool = True) -> OnlineRow:
     history |= {"hist_at": [T0, LATER], "top_categories": ["a"], "top_category_shares": [1.0]}
     history |= {"top_creators": [], "top_creator_shares": []} | dict.fromkeys(RATES, amount)
     known = {"country": "NL", "age_band": "25-34", "platform": "tv", "interests": ["x", "y"]}
-    counters = dict.fromkeys(COUNTER_COLUMNS, amount) | {"counted_at": T0}
+    counters = dict.fromkeys(COUNTER_COLUMNS, amount) | {"counted_at_us": microseconds(T0)}
     return OnlineRow(user, counters, history, known if profile else None)
 
 
@@ -91,7 +92,8 @@ class TestFeastOnline(OnlineContract):
         (home / "features").mkdir(exist_ok=True)
         older = {name: [9.0, 9.0] for name in COUNTER_COLUMNS}
         at = pa.array([T0, T0], pa.timestamp("us", tz="UTC"))
-        table = {"user_id": ["new", "idle"], "event_timestamp": at, "counted_at": at} | older
+        table = {"user_id": ["new", "idle"], "event_timestamp": at}
+        table |= {"counted_at_us": [microseconds(T0)] * 2} | older
         pq.write_table(pa.table(table), home / "features" / "user_counters.parquet")
         store.write([row("new", 1.0)], LATER)
         service = feast_store.open_store(home, cache_url)

@@ -13,6 +13,7 @@ from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.redis_clients import sync_client
 from feedrank_feature_store.adapters.duckdb_engine import DuckDbEngine
 from feedrank_feature_store.adapters.memory_online import MemoryOnline
+from feedrank_feature_store.stream.inputs import microseconds
 from feedrank_feature_store.tables import write_features
 from stream_running import copy_to_lake, publish, started
 from stream_world import START, an_item
@@ -79,11 +80,11 @@ def test_thousands_of_recorded_reads_equal_the_join_of_training(tmp_path, record
     for then in joined:
         held = recorded[then["event_id"]]
         if then["event_timestamp"] is None:
-            assert "counted_at" not in held
+            assert "counted_at_us" not in held
             continue
         counted = [held[name] for name in COUNTER_COLUMNS]
         assert counted == pytest.approx([then[n] for n in COUNTER_COLUMNS], rel=1e-6, abs=1e-9)
-        assert held["counted_at"] == then["event_timestamp"]
+        assert held["counted_at_us"] == microseconds(then["event_timestamp"])
         assert held["hist_item_key"] == (then["hist"] or [])[-HISTORY_LENGTH:]
         # Before a reader's first profile the join has none, which the encoder reads as unknown.
         assert held["country"] == (then["country"] or UNKNOWN)

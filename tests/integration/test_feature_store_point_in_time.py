@@ -88,7 +88,7 @@ def test_counters_of_every_labels_item_are_those_of_strictly_before(features, re
         rows = [s for s in states if s["item_key"] == key and s["event_timestamp"] < at]
         last = max(rows, key=lambda s: s["event_timestamp"], default=None)
         state = CounterState() if last is None else CounterState(
-            {name: last[name] for name in COUNTER_COLUMNS}, last["counted_at"]
+            {name: last[name] for name in COUNTER_COLUMNS}, last["event_timestamp"]
         )  # fmt: skip
         found = dict.fromkeys(COUNTER_COLUMNS, 0.0) | value_at(state, at)
         then = Oracle(records, at, strictly=True)

@@ -135,7 +135,7 @@ def test_kills_at_random_points_under_load_count_every_event_once(service, bus):
 
 def read_online(store, users: list[str]) -> dict[str, dict]:
     """Each reader's features as Feast's SDK reads them."""
-    names = [f"user_counters:{name}" for name in (*COUNTER_COLUMNS, "counted_at")]
+    names = [f"user_counters:{name}" for name in (*COUNTER_COLUMNS, "counted_at_us")]
     names += [f"user_history:{name}" for name in ("hist_item_key", "hist_action", "top_creators")]
     names += ["user_profile:country", "user_profile:interests"]
     answer = store.get_online_features(
@@ -172,7 +172,7 @@ def test_feast_reads_online_what_the_log_adds_up_to_also_after_a_flush(
             history = plain.histories.get(user, [])
             assert row["hist_item_key"] == [key for _, key, _ in history]
             assert row["hist_action"] == [action for *_, action in history]
-            assert int(row["counted_at"].timestamp()) == microseconds(counted.at) // 10**6
+            assert row["counted_at_us"] == microseconds(counted.at)
             assert row["country"] in ("NL", "unknown")
         with sync_client(cache_url) as cache:
             cache.flushall()

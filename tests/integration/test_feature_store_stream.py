@@ -38,7 +38,7 @@ from feedrank_core.runtime.lake_schema import NOT_FROM_BUS
 from feedrank_core.runtime.redis_clients import sync_client
 from feedrank_feature_store.adapters.memory_online import MemoryOnline
 from feedrank_feature_store.consumer import GROUP, ReplacedBusError
-from feedrank_feature_store.stream.inputs import FOLDED
+from feedrank_feature_store.stream.inputs import FOLDED, microseconds
 from stream_running import copy_to_lake, publish
 from stream_world import an_item, as_columns, drawn_log, plainly
 
@@ -110,7 +110,7 @@ def assert_shown(online: MemoryOnline, messages: list) -> None:
         wanted = as_columns(counted)
         shown = [found[name] for name in COUNTER_COLUMNS]
         assert shown == pytest.approx(wanted, rel=1e-9, abs=1e-12)
-        assert found["counted_at"] == counted.at
+        assert found["counted_at_us"] == microseconds(counted.at)
         assert found["hist_item_key"] == [key for _, key, _ in plain.histories.get(user, [])]
 
 

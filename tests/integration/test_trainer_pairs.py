@@ -156,7 +156,7 @@ def test_every_value_equals_feasts_own_join_a_microsecond_before_the_label(tmp_p
         "row": np.arange(len(ours)),
         "event_timestamp": pd.to_datetime(ours["at"].to_pylist()) - pd.Timedelta(microseconds=1),
     })  # fmt: skip
-    names = [*(f"user_counters:{n}" for n in (*USER_DENSE, "counted_at")),
+    names = [*(f"user_counters:{n}" for n in (*USER_DENSE, "counted_at_us")),
              *(f"user_profile:{n}" for n in USER_PROFILE_COLUMNS)]  # fmt: skip
     theirs = store.get_historical_features(entity_df=asked, features=names).to_df()
     theirs = theirs.sort_values("row").reset_index(drop=True)

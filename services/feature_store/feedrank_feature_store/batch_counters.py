@@ -29,7 +29,7 @@ from feedrank_core.contracts.features import (
     column,
 )
 
-from feedrank_feature_store.events import increments
+from feedrank_feature_store.events import epoch_us, increments
 
 BLOCK = 500
 """Half-lives a block holds: 2^500 squared still fits a double (largest: 2^1023)."""
@@ -69,14 +69,14 @@ def states(spanned: ir.Table, entity: str) -> ir.Table:
     So the last row strictly before an instant at which it was engaged with is all that was known
     by then; of other instants a row may be older than the last event.
 
-    Columns: the entity, `event_timestamp`, the same as `counted_at` (the timestamp does not
-    come back from Feast), and each of COUNTER_COLUMNS.
+    Columns: the entity, `event_timestamp`, the same in microseconds as `counted_at_us` (the
+    timestamp does not come back from Feast), and each of COUNTER_COLUMNS.
     """
     running = spanned
     for half_life in HALF_LIVES_S:
         running = _accumulated(running, entity, half_life)
     return running.select(
-        entity, *COUNTER_COLUMNS, event_timestamp=running.at, counted_at=running.at
+        entity, *COUNTER_COLUMNS, event_timestamp=running.at, counted_at_us=epoch_us(running.at)
     ).order_by(entity, "event_timestamp")
 
 

@@ -149,7 +149,7 @@ def _floor(reads: _OnlineReads) -> list[float]:
     milliseconds = []
     for n in range(1, FLOOR_WRITES + 1):
         now = datetime.now(UTC)
-        row = {"user_id": "floor", "event_timestamp": now, "counted_at": now}
+        row = {"user_id": "floor", "event_timestamp": now, "counted_at_us": n}
         frame = pd.DataFrame([row | dict.fromkeys(COUNTER_COLUMNS, float(n))])
         started = time.perf_counter()
         reads.store.write_to_online_store("user_counters", frame)

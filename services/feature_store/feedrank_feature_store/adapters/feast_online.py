@@ -120,7 +120,7 @@ def _encoding(dtype: Any) -> Encode:
     head = v.Value(double_val=0.0).SerializeToString()[: -_DOUBLE.size]
     makers: dict[ValueType, Callable[[Any], Any]] = {
         ValueType.STRING: lambda x: v.Value(string_val=x),
-        ValueType.UNIX_TIMESTAMP: lambda x: v.Value(unix_timestamp_val=int(x.timestamp())),
+        ValueType.INT64: lambda x: v.Value(int64_val=x),
         ValueType.DOUBLE_LIST: lambda x: v.Value(double_list_val=v.DoubleList(val=x)),
         ValueType.INT64_LIST: lambda x: v.Value(int64_list_val=v.Int64List(val=x)),
         ValueType.STRING_LIST: lambda x: v.Value(string_list_val=v.StringList(val=x)),

@@ -161,7 +161,7 @@ def profile_features(view: ReaderView) -> dict[str, Any]:
 def counter_features(view: ReaderView) -> dict[str, Any]:
     """The state after the last event, and when that was."""
     counters = dict(zip(COUNTER_COLUMNS, view.counters.tolist(), strict=True))
-    return counters | {"counted_at": moment(view.counted_at_us)}
+    return counters | {"counted_at_us": view.counted_at_us}
 
 
 def counters_at(counters: np.ndarray, counted_at_us: int, as_of_us: int) -> dict[str, float]:
