@@ -6,7 +6,7 @@ BIN := .venv/bin
 PACKAGES := core ingestion feature_store trainer batch_ranker gateway simulator cli
 EDITABLE := $(foreach p,$(PACKAGES),-e services/$(p)) -e feature_repo
 
-.PHONY: help setup demo test lint format docs bench
+.PHONY: help setup demo test test-long lint format docs bench
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
 
@@ -23,8 +23,11 @@ demo: setup ## a simulated world: two readers' feeds, and how likes change one o
 	@$(BIN)/feedrank demo $(DEMO)
 
 # Two test processes with two threads each wait for each other's threads on two cores.
-test: setup ## every test this machine can run
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile
+test: setup ## every test that this machine can run, but those that take many minutes
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m "not long"
+
+test-long: setup ## the tests that kill for many minutes
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m long
 
 lint: setup ## style, types and the direction of imports
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/pyright

@@ -23,7 +23,7 @@ from feedrank_ingestion.lake_batch import Batch
 GROUP = "lake_sink"
 SINK_TOPICS = tuple(t for t in TOPICS.values() if t.in_lake and "ingestion" in t.readers)
 FIRST_BACKOFF_S = 0.5
-MAX_BACKOFF_S = 5.0
+MAX_BACKOFF_S = 2.0
 POLL_S = 0.25
 TRIM_EVERY_S = 60.0
 

@@ -28,7 +28,8 @@ ABANDON = 0.3
 MAX_PAUSE_S = 0.5
 SINK_SECONDS = "0.25"
 """A sink that appends often is more often killed amid an append."""
-RECOVERY_S = 60.0
+RECOVERY_S = 180.0
+"""Long, since the bus may be killed again and again before a new sink is let into its group."""
 MAX_BUS_RECOVERY_S = 2.0
 DRAIN_S = 120.0
 
