@@ -110,6 +110,7 @@ def assert_shown(online: MemoryOnline, messages: list) -> None:
         wanted = as_columns(counted)
         shown = [found[name] for name in COUNTER_COLUMNS]
         assert shown == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+        assert counted.at is not None
         assert found["counted_at_us"] == microseconds(counted.at)
         assert found["hist_item_key"] == [key for _, key, _ in plain.histories.get(user, [])]
 
