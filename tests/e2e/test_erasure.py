@@ -81,7 +81,7 @@ def places(machine, user):
         with contextlib.suppress(FileNotFoundError):
             if path.is_file() and not path.is_socket() and user.encode() in path.read_bytes():
                 found.append(str(path.relative_to(machine.settings.place.root)))
-    found += [name for name in map(_packed(user), _parquet_files(machine)) if name]
+    found += [name for name in map(_packed(machine, user), _parquet_files(machine)) if name]
     for url in (machine.settings.bus_url, machine.settings.cache_url):
         with redis.Redis.from_url(url) as client:
             found += [name for name in map(_shown, client.scan_iter()) if user in name]
@@ -93,14 +93,14 @@ def _parquet_files(machine):
     return machine.settings.place.root.rglob("*.parquet")
 
 
-def _packed(user):
+def _packed(machine, user):
     """Finds the reader in a column, which no search of a compressed file's bytes would."""
 
     def name_of(path):
         with contextlib.suppress(FileNotFoundError):
             columns = pq.ParquetFile(path).read().columns
             if any(user in str(c.to_pylist()) for c in columns):
-                return f"{path.name} (packed)"
+                return f"{path.relative_to(machine.settings.place.root)} (packed)"
         return ""
 
     return name_of
