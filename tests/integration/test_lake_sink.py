@@ -17,11 +17,12 @@ from feedrank_core.contracts.topics import (
     Topic,
     with_dead_letters,
 )
-from feedrank_core.runtime.bus import Outgoing
+from feedrank_core.runtime.bus import BusUnavailableError, Outgoing, Record
 from feedrank_core.runtime.bus_memory import MemoryBus
 from feedrank_core.runtime.lake import Lake, LakeError
 from feedrank_core.runtime.metrics import Metrics
 from feedrank_ingestion.collect import CollectTimeoutError, collect
+from feedrank_ingestion.lake_batch import Batch
 from feedrank_ingestion.lake_sink import GROUP, SINK_TOPICS, LakeSink, ReplacedBusError
 
 T0 = datetime(2026, 1, 2, tzinfo=UTC)
@@ -93,7 +94,7 @@ def test_a_crash_between_lake_and_commit_adds_no_row_twice(bus: MemoryBus, tmp_p
     bus.publisher().publish(INTERACTIONS, [event(n) for n in range(10)])
     with bus.consumer(SINK_TOPICS, group=GROUP, member="m") as consumer:
         sink = sink_over(bus, tmp_path)
-        assert sink._keep(sink._read(consumer))
+        assert sink._keep(sink._read(consumer), consumer)
     bus.publisher().publish(INTERACTIONS, [event(n) for n in range(10, 13)])
     assert step(bus, sink_over(bus, tmp_path)) == 3
     assert num_rows(tmp_path) == 13
@@ -110,6 +111,33 @@ def test_a_record_that_cannot_be_used_goes_to_the_dead_letters(
     assert len(letters) == 2
     assert "event_id" in letters[1]["reason"]
     assert letters[1]["refused_by"] == GROUP
+
+
+def test_a_dead_letter_that_found_no_bus_is_written_with_the_batch_that_comes_again(
+    bus: MemoryBus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus.publisher().publish(INTERACTIONS, [Outgoing("u1", b"{"), event(1)])
+
+    def away(*_: object) -> None:
+        raise BusUnavailableError("away")
+
+    with bus.consumer(SINK_TOPICS, group=GROUP, member="m") as consumer:
+        with monkeypatch.context() as patch, pytest.raises(BusUnavailableError):
+            patch.setattr(consumer, "dead_letter", away)
+            sink_over(bus, tmp_path).step(consumer)
+        assert dead_letters(bus, INTERACTIONS) == []
+    assert step(bus, sink_over(bus, tmp_path)) == 2
+    assert len(dead_letters(bus, INTERACTIONS)) == 1
+    assert num_rows(tmp_path) == 1
+
+
+def test_records_that_come_again_within_a_batch_are_rows_once() -> None:
+    batch = Batch()
+    for offset in (0, 1, 2, 3, 4, 0, 1, 2):
+        message = event(offset)
+        batch.add(Record(INTERACTIONS.name, 0, offset, message.key, message.value, T0))
+    assert [row["topic_offset"] for row in batch.rows[INTERACTIONS.name]] == [0, 1, 2, 3, 4]
+    assert batch.positions == {INTERACTIONS.name: {0: 5}}
 
 
 @pytest.mark.parametrize(

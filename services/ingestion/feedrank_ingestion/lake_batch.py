@@ -20,18 +20,22 @@ class Batch:
     records: list[Record] = field(default_factory=list)
     rows: dict[str, list[Row]] = field(default_factory=dict)
     positions: dict[str, dict[int, int]] = field(default_factory=dict)
-    refused: list[tuple[Record, str]] = field(default_factory=list)
+    refused: dict[str, list[tuple[Record, str]]] = field(default_factory=dict)
 
     def add(self, record: Record) -> None:
-        """Take a record in, as a row or as refused."""
+        """Take a record in, as a row or as refused; one that comes again is left out."""
+        positions = self.positions.setdefault(record.topic, {})
+        # A partition that is lost and had again is read again from what was committed.
+        if record.offset < positions.get(record.partition, 0):
+            return
+        positions[record.partition] = record.offset + 1
         self.records.append(record)
-        self.positions.setdefault(record.topic, {})[record.partition] = record.offset + 1
         if record.value is None:
             return
         try:
             row = row_of(record)
         except ValidationError as error:
-            self.refused.append((record, reason_of(error)))
+            self._refuse(record, reason_of(error))
         else:
             self.rows.setdefault(record.topic, []).append(row)
 
@@ -48,10 +52,13 @@ class Batch:
                 fitting.append(row)
             except ValueError as error:
                 place = row["topic_partition"], row["topic_offset"]
-                self.refused.append((records[place], str(error)))
+                self._refuse(records[place], str(error))
         if len(fitting) == len(self.rows[topic]):
             raise ValueError(f"{topic}: rows that fit one by one do not fit together")
         self.rows[topic] = fitting
+
+    def _refuse(self, record: Record, reason: str) -> None:
+        self.refused.setdefault(record.topic, []).append((record, reason))
 
 
 def row_of(record: Record) -> Row:

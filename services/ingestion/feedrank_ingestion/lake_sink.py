@@ -1,7 +1,8 @@
 """Moves what the bus holds into the lake: every record once, the unusable to the dead letters.
 
 The lake's own positions lead. A batch is in the lake before it is committed on the bus, so a
-crash between the two replays it and the lake leaves out what it has.
+crash between the two replays it and the lake leaves out what it has. A dead letter is written
+before the lake passes its record, so a crash may write it twice.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from threading import Event
 
 import structlog
 from feedrank_core.contracts.topics import TOPICS, Topic
-from feedrank_core.runtime.bus import Bus, BusUnavailableError, Consumer, LeaseLostError
+from feedrank_core.runtime.bus import Bus, BusUnavailableError, Consumer, LeaseLostError, Record
 from feedrank_core.runtime.lake import Lake, LakeError
 from feedrank_core.runtime.metrics import Metrics
 
@@ -83,11 +84,7 @@ class LakeSink:
         Raises: BusUnavailableError, LeaseLostError; the batch then comes again.
         """
         batch = self._read(consumer)
-        if batch.records and self._keep(batch):
-            for record, reason in batch.refused:
-                consumer.dead_letter(record, reason)
-                self._metrics.counter("sink_rejected_total").labels(record.topic).inc()
-                log.warning("dead_letter", topic=record.topic, offset=record.offset, reason=reason)
+        if batch.records and self._keep(batch, consumer):
             consumer.commit(batch.records)
             self._trim()
         self._measure_lag(consumer)
@@ -105,12 +102,17 @@ class LakeSink:
                 batch.add(record)
         return batch
 
-    def _keep(self, batch: Batch) -> bool:
-        """Add the rows to the lake, however long the disk stays full; False when told to stop."""
+    def _keep(self, batch: Batch, consumer: Consumer) -> bool:
+        """Add the rows to the lake, however long the disk stays full; False when told to stop.
+
+        Raises: BusUnavailableError, where a dead letter cannot be written.
+        """
         backoff_s = FIRST_BACKOFF_S
         waiting = dict(batch.positions)
         while waiting:
             topic = next(iter(waiting))
+            # Before the lake's position passes them: a letter may come twice, none is lost.
+            self._bury(batch.refused.pop(topic, []), consumer)
             try:
                 with self._metrics.histogram("sink_append_seconds").labels(topic).time():
                     rows, positions = batch.rows.get(topic, []), waiting[topic]
@@ -128,6 +130,12 @@ class LakeSink:
             self._trouble = None
             del waiting[topic]
         return True
+
+    def _bury(self, refused: list[tuple[Record, str]], consumer: Consumer) -> None:
+        for record, reason in refused:
+            consumer.dead_letter(record, reason)
+            self._metrics.counter("sink_rejected_total").labels(record.topic).inc()
+            log.warning("dead_letter", topic=record.topic, offset=record.offset, reason=reason)
 
     def _resume(self, consumer: Consumer) -> None:
         """Continue where the lake stands, whatever the bus has noted."""
