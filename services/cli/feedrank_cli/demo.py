@@ -24,6 +24,7 @@ from feedrank_cli.settings import Settings, load
 from feedrank_cli.show import (
     MAX_COMMON,
     common_share,
+    has_risen,
     like,
     look,
     rare_items,
@@ -145,7 +146,7 @@ def _show(
     _day(settings, console, epochs)
     after = look(settings, one, not_bundle=before.bundle)
     console.print(side_by_side(before, after, (f"{one} before", f"{one} after"), category))
-    rose = after.share(category) > before.share(category)
+    rose = has_risen(category, before, after)
     console.print(
         f"{category}: {before.share(category):.0%} of {one}'s feed before, "
         f"{after.share(category):.0%} after {len(liked)} likes."

@@ -22,6 +22,8 @@ SHARE_PLACES = 100
 NUM_LIKES = 16
 MAX_COMMON = 0.75
 """Two readers' feeds differ when at most this share of their places holds the same items."""
+MIN_RISE = 0.03
+"""A liked category has risen from this gain in share on: less could be training's own chance."""
 BUNDLE_TIMEOUT_S = 30.0
 
 
@@ -38,6 +40,11 @@ class Seen:
         """Share of the first SHARE_PLACES that the category holds."""
         held = [self.known.get(item, {}).get("category") for item in self.items]
         return held.count(category) / max(1, len(held))
+
+
+def has_risen(category: str, before: Seen, after: Seen) -> bool:
+    """Whether a reader's feed shows clearly more of the category than it did."""
+    return after.share(category) - before.share(category) >= MIN_RISE
 
 
 def look(settings: Settings, user: str, *, not_bundle: str | None = None) -> Seen:
