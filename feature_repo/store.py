@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,6 @@ from feast import FeatureStore, FeatureView, FileSource
 from feast.repo_config import RepoConfig
 
 from feature_repo.services import DEFINITIONS, ONLINE_VIEWS
-
-# Importing Feast names a folder of metrics, which every process started from here would share.
-os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 PROJECT = "feedrank"
 BEGINNING = datetime(1970, 1, 2, tzinfo=UTC)

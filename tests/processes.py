@@ -19,7 +19,7 @@ from mirakuru import TCPExecutor
 
 HOST = "127.0.0.1"
 START_S = 60
-"""Feast's import alone takes twelve on an idle machine."""
+"""Feast's import alone takes six on an idle machine."""
 STOP_S = 30
 PAUSE_S = 0.05
 

@@ -22,7 +22,7 @@ SHARE_PLACES = 100
 NUM_LIKES = 16
 MAX_COMMON = 0.75
 """Two readers' feeds differ when at most this share of their places holds the same items."""
-MIN_RISE = 0.03
+MIN_RISE = 0.02
 """A liked category has risen from this gain in share on: less could be training's own chance."""
 BUNDLE_TIMEOUT_S = 30.0
 
