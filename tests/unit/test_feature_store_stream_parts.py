@@ -1,5 +1,6 @@
 """The parts of the stream's state that know no I/O: each equals its plain definition."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -8,13 +9,14 @@ from feedrank_core.contracts.features import (
     COUNTER_COLUMNS,
     HALF_LIVES_S,
     HISTORY_LENGTH,
+    SEEN_LENGTH,
     Counter,
     column,
 )
 from feedrank_core.contracts.items import WITHDRAWN
+from feedrank_core.contracts.redis_keys import HIDDEN, SEEN
 from feedrank_core.features import counters
 from feedrank_core.features.counters import CounterState, value_at
-from feedrank_core.features.history import extend_seen, pack_seen
 from feedrank_feature_store.stream import histories, key_lists
 from feedrank_feature_store.stream.catalogue_state import ItemVersion, with_version
 from feedrank_feature_store.stream.counting import (
@@ -117,13 +119,36 @@ def test_a_history_is_the_last_actions_whatever_their_order_of_arrival(drawn, cu
     assert histories.unpack(packed) == sorted(drawn)[-HISTORY_LENGTH:]
 
 
+def packed(keys: Iterable[int]) -> bytes:
+    return np.fromiter(keys, "<i8").tobytes()
+
+
+def extended(held: Iterable[int], newer: Iterable[int], limit: int) -> list[int]:
+    ordered: dict[int, None] = {}
+    for key in (*held, *newer):
+        ordered.pop(key, None)
+        ordered[key] = None
+    return list(ordered)[-limit:]
+
+
+keys = st.lists(st.integers(-3, 3))
+
+
 @settings(deadline=None)
-@given(st.lists(st.integers(-3, 3)), st.lists(st.integers(-3, 3)), st.integers(1, 5))
+@given(keys, keys, st.integers(1, 5))
 def test_a_packed_list_of_keys_extends_as_a_list_of_numbers_does(held, newer, limit):
-    packed = pack_seen(extend_seen([], held, limit=limit))
-    keys = [pack_seen([key]) for key in newer]
-    expected = extend_seen(extend_seen([], held, limit=limit), newer, limit=limit)
-    assert key_lists.extend(packed, keys, limit=limit) == pack_seen(expected)
+    before = extended([], held, limit)
+    after = key_lists.extend(packed(before), [packed([key]) for key in newer], limit=limit)
+    assert after == packed(extended(before, newer, limit))
+    assert key_lists.extend(after, [packed([key]) for key in newer], limit=limit) == after
+
+
+@pytest.mark.parametrize("key", [SEEN, HIDDEN], ids=lambda key: key.name)
+def test_a_full_list_of_keys_fits_its_value(key):
+    full = packed(range(SEEN_LENGTH))
+    after = key_lists.extend(full, [packed([-1])], limit=SEEN_LENGTH)
+    assert after == full[8:] + packed([-1])
+    assert len(after) <= key.max_bytes
 
 
 versions = st.builds(

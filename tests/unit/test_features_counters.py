@@ -1,4 +1,4 @@
-"""Counters, quality and histories: pure functions, no I/O."""
+"""Counters and quality: pure functions, no I/O."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -8,15 +8,12 @@ from feedrank_core.contracts.events import InteractionType
 from feedrank_core.contracts.features import (
     COUNTER_COLUMNS,
     COUNTER_OF,
-    SEEN_LENGTH,
     Counter,
     increments,
     is_engaged,
 )
 from feedrank_core.contracts.items import DWELL_THRESHOLD_S, ItemType
-from feedrank_core.contracts.redis_keys import SEEN
 from feedrank_core.features.counters import CounterState, fold, value_at
-from feedrank_core.features.history import extend_seen, pack_seen, unpack_seen
 from feedrank_core.features.quality import (
     VALUES,
     exposures,
@@ -122,23 +119,3 @@ def test_few_impressions_barely_move_a_rate():
 
 def test_an_idle_catalogue_keeps_its_order():
     assert popularity(0.0, 200.0) > popularity(0.0, 100.0)
-
-
-keys = st.lists(st.integers(-5, 5), max_size=30)
-
-
-@given(keys, keys)
-def test_a_replay_of_seen_changes_nothing(seen, newer):
-    once = extend_seen(seen, newer)
-    assert extend_seen(once, newer) == once
-    assert len(once) == len(set(once))
-    assert set(once) == {*seen, *newer}
-
-
-def test_seen_keeps_the_newest_and_fits_its_key():
-    kept = extend_seen(range(3000), [7])
-    assert len(kept) == SEEN_LENGTH and kept[-1] == 7
-    packed = pack_seen(kept)
-    assert len(packed) <= SEEN.max_bytes
-    assert unpack_seen(packed).tolist() == kept
-    assert unpack_seen(None).tolist() == [] and unpack_seen(packed[:-3]).tolist() == kept[:-1]

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 _MAC_BYTES = 16
 """128 bits of HMAC-SHA256, the shortest truncation RFC 2104 (section 5) recommends."""
 _SESSION_BYTES = 16
-MAX_CURSOR_LENGTH = 64
 
 
 class BadCursorError(ValueError):

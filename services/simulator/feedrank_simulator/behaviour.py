@@ -27,14 +27,6 @@ MAX_DWELL_S = 900.0
 DWELL_SPREAD = 0.6
 _DWELL_MEDIAN_S = np.array([1.8, 5.0, 10.0], dtype=np.float32)  # post, video, article
 
-AFTER_CLICK = (
-    InteractionType.LIKE,
-    InteractionType.SHARE,
-    InteractionType.COMMENT,
-    InteractionType.FOLLOW,
-)
-AFTER_VIEW = (InteractionType.HIDE, InteractionType.REPORT)
-
 
 @dataclass(frozen=True)
 class EventProbabilities:

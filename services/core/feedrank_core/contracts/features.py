@@ -124,7 +124,6 @@ ITEM_PROFILE_COLUMNS = (
     "active",
 )
 ITEM_STATISTICS_COLUMNS = ("popularity", "quality", "age_days")
-ENGAGEMENT_COLUMNS = ("user_id", "item_key", "item_id", "action", "at", "request_id")
 
 
 class Table(StrEnum):

@@ -76,14 +76,11 @@ def known_positives(batch: Batch, column_C: Tensor, num_items: int) -> Tensor:
     return hidden_BC
 
 
-def sampled_softmax(
-    score_BC: Tensor, hidden_BC: Tensor, log_q_C: Tensor, weight_B: Tensor | None = None
-) -> Tensor:
+def sampled_softmax(score_BC: Tensor, hidden_BC: Tensor, log_q_C: Tensor) -> Tensor:
     """Cross-entropy of each row's own column, each column's score less log q.
 
     Source: Yi et al. 2019, Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
     Recommendations.
     """
     logit_BC = (score_BC - log_q_C).masked_fill(hidden_BC, MASKED_LOGIT)
-    loss_B = nn.functional.cross_entropy(logit_BC, torch.arange(len(logit_BC)), reduction="none")
-    return loss_B.mean() if weight_B is None else (loss_B * weight_B).sum() / weight_B.sum()
+    return nn.functional.cross_entropy(logit_BC, torch.arange(len(logit_BC)))
