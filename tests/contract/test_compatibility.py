@@ -17,11 +17,16 @@ class Part(BaseModel):
     size: int
 
 
+class Other(BaseModel):
+    length: int
+
+
 FIELDS: dict[str, Any] = {
     "name": (str, ...),
     "colour": (Colour, Colour.RED),
     "part": (Part | None, None),
     "parts": (tuple[Part, ...], ()),
+    "either": (Part | Other, Part(size=1)),
     "count": (Annotated[int, Field(ge=0)], 0),
 }
 
@@ -50,6 +55,9 @@ class PartOfText(BaseModel):
     size: str
 
 
+OtherOfText = create_model("Other", length=(str, ...))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -61,7 +69,11 @@ class PartOfText(BaseModel):
         ({"part": (Part, Part(size=1))}, "$.part: type null is no longer taken"),
         ({"parts": (tuple[PartWithNeed, ...], ())}, "$.parts[].weight: the field is required"),
         ({"part": (PartOfText | None, None)}, "$.part.size: type integer is no longer taken"),
+        ({"either": (Part, Part(size=1))}, "$.either.length: the field is gone"),
+        ({"either": (Part | OtherOfText, Part(size=1))}, "$.either.length: type integer is no"),
+        ({"either": (PartOfText | Other, Other(length=1))}, "$.either.size: type integer is no"),
         ({"count": (Annotated[int, Field(ge=1)], 1)}, "minimum went from 0 to 1"),
+        ({"count": (Annotated[float, Field(ge=1)], 1)}, "minimum went from 0 to 1"),
         ({"count": (Annotated[int, Field(ge=0, le=9)], 0)}, "maximum went from None to 9"),
         ({"name": (Annotated[str, Field(pattern="^a")], ...)}, "pattern went from None"),
     ],
@@ -79,6 +91,7 @@ def test_a_breaking_change_is_named(change: dict[str, Any], said: str) -> None:
         {"colour": (Green, Green.RED)},
         {"name": (str | None, ...)},
         {"count": (float, 0.0)},
+        {"part": (Part | Other | None, None)},
     ],
 )
 def test_a_widening_change_is_none(change: dict[str, Any]) -> None:
@@ -88,8 +101,15 @@ def test_a_widening_change_is_none(change: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", sorted(published()))
 def test_losing_any_field_of_a_real_contract_is_found(name: str) -> None:
     old = schema_of(published()[name])
-    for field in old["properties"]:
-        new = deepcopy(old)
-        del new["properties"][field]
-        assert f"$.{field}: the field is gone" in breaks(old, new)
     assert breaks(old, old) == []
+    for part in (None, *old.get("$defs", {})):
+        for field in _part(old, part).get("properties", {}):
+            new = deepcopy(old)
+            del _part(new, part)["properties"][field]
+            place = f"$.{field}" if part is None else f".{field}"
+            gone = [text for text in breaks(old, new) if f"{place}: the field is gone" in text]
+            assert gone, f"{part or name} lost {field}"
+
+
+def _part(schema: dict[str, Any], definition: str | None) -> dict[str, Any]:
+    return schema if definition is None else schema["$defs"][definition]

@@ -25,31 +25,46 @@ def _compare(
         if reference in seen:
             return
         seen = seen | {reference}
-    old, new = _resolve(old, old_root), _resolve(new, new_root)
-    old_ways, new_ways = _by_type(old, old_root), _by_type(new, new_root)
-    if new_ways.keys() and not new_ways.keys() & {"any"}:
-        for kind in old_ways.keys() - new_ways.keys():
-            if not (kind == "integer" and "number" in new_ways):
-                yield f"{path}: type {kind} is no longer taken"
-    for kind in old_ways.keys() & new_ways.keys():
-        was, now = old_ways[kind], new_ways[kind]
-        yield from _values(was, now, path)
-        yield from _bounds(was, now, path)
-        yield from _fields(was, now, old_root, new_root, path, seen)
-        for part in ("items", "additionalProperties"):
-            if isinstance(was.get(part), Mapping) and isinstance(now.get(part), Mapping):
-                yield from _compare(was[part], now[part], old_root, new_root, f"{path}[]", seen)
+    was, new = _resolve(old, old_root), _resolve(new, new_root)
+    if "anyOf" in was:
+        for way in was["anyOf"]:
+            yield from _compare(way, new, old_root, new_root, path, seen)
+        return
+    ways = _alike(was, [_resolve(way, new_root) for way in new.get("anyOf", [new])])
+    if not ways:
+        yield f"{path}: type {_type(was)} is no longer taken"
+        return
+    found = [list(_way(was, now, old_root, new_root, path, seen)) for now in ways]
+    yield from min(found, key=len)
+
+
+def _alike(was: Schema, ways: list[Schema]) -> list[Schema]:
+    """The ways that may take over from this one: of its type, and of its name where one is."""
+    taken = {_type(was), "any"} | ({"number"} if _type(was) == "integer" else set())
+    fitting = [way for way in ways if _type(way) in taken]
+    named = [way for way in fitting if way.get("title") == was.get("title")]
+    return named if _type(was) == "object" and named else fitting
+
+
+def _type(schema: Schema) -> str:
+    return schema.get("type", "any")
+
+
+def _way(
+    was: Schema, now: Schema, old_root: Schema, new_root: Schema, path: str, seen: frozenset[str]
+) -> Iterator[str]:
+    yield from _values(was, now, path)
+    yield from _bounds(was, now, path)
+    yield from _fields(was, now, old_root, new_root, path, seen)
+    for part in ("items", "additionalProperties"):
+        if isinstance(was.get(part), Mapping) and isinstance(now.get(part), Mapping):
+            yield from _compare(was[part], now[part], old_root, new_root, f"{path}[]", seen)
 
 
 def _resolve(schema: Schema, root: Schema) -> Schema:
     while "$ref" in schema:
         schema = root["$defs"][schema["$ref"].rsplit("/", 1)[-1]]
     return schema
-
-
-def _by_type(schema: Schema, root: Schema) -> dict[str, Schema]:
-    ways = [_resolve(way, root) for way in schema.get("anyOf", [schema])]
-    return {way.get("type", "any"): way for way in ways}
 
 
 def _values(old: Schema, new: Schema, path: str) -> Iterator[str]:
