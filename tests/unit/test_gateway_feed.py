@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 import httpx
@@ -216,8 +217,23 @@ async def test_a_cursor_whose_session_is_gone_is_refused_with_a_remedy(world):
     assert "without a cursor" in ((await _problem(world, 410, cursor=cursor)).remedy or "")
 
 
-async def test_served_is_written_before_the_answer(world):
-    feed = await _feed(world, limit=3)
+async def test_an_answer_waits_for_the_served_keys_to_be_written(world, monkeypatch):
+    begun, may_end = asyncio.Event(), asyncio.Event()
+    write = world.cache.append_served
+
+    async def slow(*arguments, **more):
+        begun.set()
+        await may_end.wait()
+        await write(*arguments, **more)
+
+    monkeypatch.setattr(world.cache, "append_served", slow)
+    answer = asyncio.create_task(_feed(world, limit=3))
+    await begun.wait()
+    for _ in range(1000):  # on fakes, whoever waits for nothing ends within some turns
+        await asyncio.sleep(0)
+    assert not answer.done()
+    may_end.set()
+    feed = await answer
     written = world.cache.values[f"served:ada:{feed['session_id']}"]
     assert np.frombuffer(written, dtype=np.int64).tolist() == [
         item_key(i["item_id"]) for i in feed["items"]
