@@ -1,10 +1,15 @@
+import ast
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from feedrank_core.contracts import redis_keys, topics
+from feedrank_core.contracts.dead_letters import DeadLetter
 from feedrank_core.contracts.metrics import METRICS
-from feedrank_core.contracts.redis_keys import REDIS_KEYS
-from feedrank_core.contracts.topics import DLQ_SUFFIX, TOPICS, with_dead_letters
+from feedrank_core.contracts.redis_keys import REDIS_KEYS, RedisKey
+from feedrank_core.contracts.topics import DLQ_SUFFIX, TOPICS, Topic, with_dead_letters
+from feedrank_ingestion.lake_sink import SINK_TOPICS
 
 SERVICES = Path(__file__).parents[2] / "services"
 KNOWN = {
@@ -18,6 +23,10 @@ KNOWN = {
     "simulator",
     "cli",
 }
+SERVING = sorted(KNOWN - {"cli"})
+"""The command line's measurements fill topics and keys themselves, and are nobody's reader."""
+RUNTIME = "feedrank_core.runtime."
+RUNTIME_FOLDER = SERVICES / "core" / "feedrank_core" / "runtime"
 METRICS_MODULE = "core/feedrank_core/runtime/metrics.py"
 
 
@@ -29,11 +38,65 @@ def sources(folder: Path) -> dict[str, str]:
     }
 
 
+def imported(service: str) -> set[tuple[str, str]]:
+    """What a package takes from the registries, itself or by a module of the shared runtime."""
+    texts = [
+        text
+        for path, text in sources(SERVICES / service).items()
+        if not Path(path).name.startswith("memory_")  # a twin says nothing about what runs
+    ]
+    direct = {pair for text in texts for pair in _imports(text)}
+    shared = {m.removeprefix(RUNTIME) for m, _ in direct if m.startswith(RUNTIME)}
+    by_runtime = [_imports((RUNTIME_FOLDER / f"{m}.py").read_text()) for m in shared]
+    return direct.union(*by_runtime)
+
+
+def _imports(text: str) -> set[tuple[str, str]]:
+    found = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
+    return {(node.module or "", alias.name) for node in found for alias in node.names}
+
+
+IMPORTED = {service: imported(service) for service in SERVING if (SERVICES / service).exists()}
+
+
+def users_of(constant: str, module: ModuleType) -> set[str]:
+    return {s for s, names in IMPORTED.items() if (module.__name__, constant) in names}
+
+
 @pytest.mark.parametrize("topic", with_dead_letters().values(), ids=lambda t: t.name)
 def test_a_topic_has_writers_and_readers_that_are_services(topic) -> None:
     assert topic.writers and topic.writers <= KNOWN
-    assert topic.readers and topic.readers <= KNOWN
+    assert topic.readers <= KNOWN
+    assert topic.readers or topic.model is DeadLetter
     assert topic.partitions >= 1
+
+
+@pytest.mark.parametrize(
+    "constant", [name for name, value in vars(topics).items() if isinstance(value, Topic)]
+)
+def test_whoever_is_declared_at_a_topic_uses_it_unless_it_is_planned(constant: str) -> None:
+    topic: Topic = getattr(topics, constant)
+    by_registry = {"ingestion"} if topic in SINK_TOPICS else set()
+    declared = topic.writers | topic.readers
+    assert topic.planned <= declared
+    assert users_of(constant, topics) | by_registry == declared - topic.planned
+
+
+@pytest.mark.parametrize("topic", TOPICS.values(), ids=lambda t: t.name)
+def test_whoever_is_declared_at_dead_letters_writes_some(topic: Topic) -> None:
+    twin = with_dead_letters()[topic.dlq]
+    for service in twin.writers - twin.planned:
+        assert any(".dead_letter(" in text for text in sources(SERVICES / service).values())
+
+
+@pytest.mark.parametrize(
+    "constant", [name for name, value in vars(redis_keys).items() if isinstance(value, RedisKey)]
+)
+def test_whoever_is_declared_at_a_redis_key_uses_it_unless_it_is_planned(constant: str) -> None:
+    key: RedisKey = getattr(redis_keys, constant)
+    declared = key.readers | {key.writer}
+    assert key.planned <= declared
+    assert users_of(constant, redis_keys) == declared - key.planned
 
 
 @pytest.mark.parametrize("topic", TOPICS.values(), ids=lambda t: t.name)

@@ -39,7 +39,8 @@ def pages() -> dict[str, str]:
 
 def dataflow() -> str:
     """Who writes and reads each topic and each Redis key."""
-    lines = [NOTICE, "", "# Data flow", "", "Topics in double arrows, Redis keys in single ones."]
+    lines = [NOTICE, "", "# Data flow", ""]
+    lines += ["Topics in double arrows, Redis keys in single ones, dotted what is planned."]
     lines += ["", *_graph(), "", "## Topics", ""]
     lines += _table(
         ("topic", "message", "key", "partitions", "compacted", "writers", "readers"),
@@ -50,13 +51,14 @@ def dataflow() -> str:
                 t.key,
                 t.partitions,
                 "yes" if t.compacted else "no",
-                _names(t.writers),
-                _names(t.readers),
+                _names(t.writers, t.planned),
+                _names(t.readers, t.planned),
             )
             for t in TOPICS.values()
         ],
     )
-    lines += ["", "Each has a twin, `-dlq`, for records that could not be used.", ""]
+    lines += ["", "Each has a twin, `-dlq`, for records that a reader could not use. No service"]
+    lines += ["reads those: people do, with the tools of the bus.", ""]
     lines += ["## Redis keys", ""]
     lines += _table(
         ("key", "value", "at most", "lives", "writer", "readers"),
@@ -67,7 +69,7 @@ def dataflow() -> str:
                 f"{k.max_bytes} B",
                 "until replaced" if k.ttl_s is None else f"{k.ttl_s / 3600:g} h",
                 k.writer,
-                _names(k.readers),
+                _names(k.readers, k.planned),
             )
             for k in REDIS_KEYS.values()
         ],
@@ -80,12 +82,14 @@ def _graph() -> list[str]:
     for name, topic in TOPICS.items():
         node = f"t_{name.replace('-', '_')}"
         lines.append(f'    {node}[["{name}"]]')
-        lines += [f"    {writer} ==> {node}" for writer in sorted(topic.writers)]
-        lines += [f"    {node} ==> {reader}" for reader in sorted(topic.readers)]
+        arrow = dict.fromkeys(topic.planned, "-.->")
+        lines += [f"    {w} {arrow.get(w, '==>')} {node}" for w in sorted(topic.writers)]
+        lines += [f"    {node} {arrow.get(r, '==>')} {r}" for r in sorted(topic.readers)]
     for name, key in REDIS_KEYS.items():
         lines.append(f'    k_{name}[("{key.template}")]')
         lines.append(f"    {key.writer} --> k_{name}")
-        lines += [f"    k_{name} --> {reader}" for reader in sorted(key.readers)]
+        arrow = dict.fromkeys(key.planned, "-.->")
+        lines += [f"    k_{name} {arrow.get(r, '-->')} {r}" for r in sorted(key.readers)]
     return [*lines, "```"]
 
 
@@ -120,8 +124,8 @@ def _default(value: object) -> str:
     return "-" if value is None else f"`{value}`"
 
 
-def _names(names: frozenset[str]) -> str:
-    return ", ".join(sorted(names)) or "-"
+def _names(names: frozenset[str], planned: frozenset[str]) -> str:
+    return ", ".join(f"{n} (planned)" if n in planned else n for n in sorted(names)) or "-"
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> list[str]:

@@ -18,7 +18,8 @@ TRENDING_EVERYONE = "everyone"
 class RedisKey:
     """A family of keys. `template` is filled with `format`; sizes are of one value in bytes.
 
-    `ttl_s` is None for a key that is replaced and never expires.
+    `ttl_s` is None for a key that is replaced and never expires. `planned` are those of the readers
+    that do not read it yet.
     """
 
     name: str
@@ -29,6 +30,7 @@ class RedisKey:
     value: str
     max_bytes: int
     ttl_s: int | None
+    planned: frozenset[str] = frozenset()
 
     def key(self, **parts: str) -> str:
         """The key of one entity."""
@@ -54,6 +56,7 @@ CURRENT_BUNDLE = RedisKey(
     value="the id of the bundle that serves; the truth is CURRENT in the bundle store",
     max_bytes=64,
     ttl_s=None,
+    planned=frozenset({"model_server"}),
 )
 SERVED = RedisKey(
     name="served",
@@ -84,6 +87,7 @@ FOLLOWED = RedisKey(
     value="JSON list of creator ids, newest last, at most 500",
     max_bytes=66_000,
     ttl_s=30 * DAY_S,
+    planned=frozenset({"gateway"}),
 )
 HIDDEN = RedisKey(
     name="hidden",
@@ -94,6 +98,7 @@ HIDDEN = RedisKey(
     value="int64 item keys the user hid or reported, newest last, at most 2000",
     max_bytes=16_000,
     ttl_s=30 * DAY_S,
+    planned=frozenset({"gateway"}),
 )
 SEGMENT = RedisKey(
     name="segment",
@@ -114,6 +119,7 @@ TRENDING = RedisKey(
     value="int64 item keys, best first, at most 500; `trending:everyone` for all readers",
     max_bytes=4_000,
     ttl_s=DAY_S,
+    planned=frozenset({"gateway"}),
 )
 FILLED_FROM = RedisKey(
     name="filled_from",

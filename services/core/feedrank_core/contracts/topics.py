@@ -5,6 +5,7 @@ The edges between services are this data; tests walk it and docs/dataflow.md is 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -27,7 +28,8 @@ class Topic:
     """A topic. `compacted` keeps the last record of each key for ever.
 
     `readers` lists services that may read it; every reader is at-least-once and idempotent.
-    `in_lake` says whether the lake keeps it too.
+    `planned` are those of the writers and readers that do not do so yet. `in_lake` says whether
+    the lake keeps it too.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Topic:
     compacted: bool
     writers: frozenset[str]
     readers: frozenset[str]
+    planned: frozenset[str] = frozenset()
     retention: timedelta = RETENTION
     in_lake: bool = True
 
@@ -53,12 +56,13 @@ def _topic(
     writers: set[str],
     readers: set[str],
     *,
+    planned: Iterable[str] = (),
     partitions: int = 8,
     compacted: bool = False,
     **more: Any,
 ) -> Topic:
     ends = frozenset(writers), frozenset(readers)
-    return Topic(name, model, key, partitions, compacted, *ends, **more)
+    return Topic(name, model, key, partitions, compacted, *ends, frozenset(planned), **more)
 
 
 IMPRESSIONS = _topic(
@@ -67,13 +71,15 @@ IMPRESSIONS = _topic(
     "user_id",
     {"ingestion"},
     {"ingestion", "feature_store", "drift_monitor"},
+    planned={"drift_monitor"},
 )
 INTERACTIONS = _topic(
     "interactions",
     Interaction,
     "user_id",
     {"ingestion"},
-    {"ingestion", "feature_store", "trainer", "drift_monitor"},
+    {"ingestion", "feature_store", "drift_monitor"},
+    planned={"drift_monitor"},
 )
 ITEMS = _topic(
     "items",
@@ -81,25 +87,46 @@ ITEMS = _topic(
     "item_id",
     {"ingestion"},
     {"ingestion", "feature_store", "model_server", "gateway"},
+    planned={"model_server", "gateway"},
     compacted=True,
 )
 USERS = _topic(
     "users", User, "user_id", {"ingestion"}, {"ingestion", "feature_store"}, compacted=True
 )
-SLATES = _topic("slates", Slate, "user_id", {"gateway"}, {"ingestion", "trainer", "drift_monitor"})
+SLATES = _topic(
+    "slates",
+    Slate,
+    "user_id",
+    {"gateway"},
+    {"ingestion", "drift_monitor"},
+    planned={"drift_monitor"},
+)
 ITEM_STATS = _topic(
     "item-stats",
     ItemStats,
     "item_id",
     {"feature_store"},
     {"model_server"},
+    planned={"model_server"},
     compacted=True,
 )
 MODEL_DELTAS = _topic(
-    "model-deltas", ModelDelta, "bundle+item_id", {"trainer"}, {"model_server"}, compacted=True
+    "model-deltas",
+    ModelDelta,
+    "bundle+item_id",
+    {"trainer"},
+    {"model_server"},
+    planned={"trainer", "model_server"},
+    compacted=True,
 )
 VERDICTS = _topic(
-    "verdicts", Verdict, "check", {"drift_monitor"}, {"ingestion", "drift_monitor"}, partitions=1
+    "verdicts",
+    Verdict,
+    "check",
+    {"drift_monitor"},
+    {"ingestion", "drift_monitor"},
+    planned={"drift_monitor"},
+    partitions=1,
 )
 USER_CHANGES = _topic(
     "user-changes",
@@ -141,7 +168,7 @@ TOPICS: dict[str, Topic] = {
 
 
 def with_dead_letters() -> dict[str, Topic]:
-    """Every topic and its `-dlq` twin: what a bus must create."""
+    """Every topic and its `-dlq` twin, which no service reads: what a bus must create."""
     twins = {
         t.dlq: Topic(
             name=t.dlq,
@@ -150,7 +177,8 @@ def with_dead_letters() -> dict[str, Topic]:
             partitions=1,
             compacted=False,
             writers=t.readers,
-            readers=frozenset({"cli"}),
+            readers=frozenset(),
+            planned=t.planned & t.readers,
         )
         for t in TOPICS.values()
     }
