@@ -35,7 +35,8 @@ lint: setup ## style, types and the direction of imports
 format: setup ## put the code into the house style
 	@$(BIN)/ruff check --fix-only . && $(BIN)/ruff format .
 
-docs: setup ## pages drawn from the code
+docs: setup ## schemas and pages drawn from the code
+	@$(BIN)/python -m feedrank_core.contracts.schemas_dump
 	@$(BIN)/python -m feedrank_cli.generate_docs docs
 
 bench: setup ## every measurement, each with the floor of the same run

@@ -56,9 +56,9 @@ def test_every_published_model_has_two_examples(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_a_committed_schema_is_current_and_no_record_breaks(name: str) -> None:
     old, new = committed(name), schema_of(published()[name])
-    assert old is not None, "run python -m feedrank_core.contracts.schemas_dump"
+    assert old is not None, "run `make docs`"
     assert breaks(old, new) == []
-    assert old == json.loads(json.dumps(new)), "run python -m feedrank_core.contracts.schemas_dump"
+    assert old == json.loads(json.dumps(new)), "run `make docs`"
 
 
 def test_no_schema_and_no_example_is_left_over() -> None:
