@@ -12,7 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from feedrank_core.contracts.bundle import Part
 from feedrank_core.contracts.ids import item_keys
-from feedrank_core.contracts.items import ItemType
+from feedrank_core.contracts.items import IMAGE_VECTOR_DIM, TEXT_VECTOR_DIM, ItemType
+
+VECTORS = {"text_vector": TEXT_VECTOR_DIM, "image_vector": IMAGE_VECTOR_DIM}
 
 
 class CatalogueError(ValueError):
@@ -48,13 +50,14 @@ class Catalogue:
             )
         return cls(table, keys)
 
-    def columns(self) -> dict[str, list]:
-        """The columns that the item encoding reads."""
-        wanted = (
-            "item_id", "item_type", "category", "language", "creator_id", "tags", "text",
-            "text_vector", "image_vector", "duration_s",
-        )  # fmt: skip
-        return {n: self.table[n].to_pylist() for n in wanted if n in self.table.column_names}
+    def columns(self) -> dict[str, list | np.ndarray]:
+        """The columns that the item encoding reads; vectors are matrices, NaN for none."""
+        wanted = ("item_id", "item_type", "category", "language", "creator_id", "tags", "text",
+                  "duration_s")  # fmt: skip
+        there = self.table.column_names
+        lists = {n: self.table[n].to_pylist() for n in wanted if n in there}
+        dims = {n: dim for n, dim in VECTORS.items() if n in there}
+        return lists | {n: vectors_of(self.table[n], dim) for n, dim in dims.items()}
 
     def indices(self, keys: np.ndarray) -> np.ndarray:
         """Dense indices of keys, -1 for an item that is not here. Shapes: (M,) int64."""
@@ -82,6 +85,19 @@ class Catalogue:
             words, code = np.unique(self.table[column].to_pylist(), return_inverse=True)
             save(bundle, codes, code.astype(np.int32))
             (bundle / names).write_bytes(orjson.dumps(words.tolist()))
+
+
+def vectors_of(column: pa.ChunkedArray, dim: int) -> np.ndarray:
+    """A column of lists as rows, of NaN where there is no list. Shapes: (N, dim) float32."""
+    rows = np.full((len(column), dim), np.nan, np.float32)
+    start = 0
+    for chunk in column.chunks:
+        lists = chunk.cast(pa.list_(pa.float32()))
+        present = lists.is_valid().to_numpy(zero_copy_only=False)
+        values = lists.flatten().to_numpy(zero_copy_only=False)
+        rows[start : start + len(chunk)][present] = values.reshape(-1, dim)
+        start += len(chunk)
+    return rows
 
 
 def save(bundle: Path, part: Part, values: np.ndarray) -> None:

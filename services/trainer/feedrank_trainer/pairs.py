@@ -34,25 +34,23 @@ SEGMENTS = "segments.parquet"
 
 @dataclass(frozen=True)
 class Readers:
-    """Readers by user id. Rows of `users.parquet`, in its order."""
+    """The row of each reader in `users.parquet`, and the segment of each row.
 
-    table: pa.Table
+    `segments` has the columns user and segment.
+    """
+
     row_of: dict[str, int]
+    segments: pa.Table
 
     @classmethod
     def read(cls, path: Path) -> Readers:
         """The readers of a feature table; none where there is no file."""
         if not path.exists():
-            return cls(pa.table({"user_id": pa.array([], pa.string())}), {})
-        table = pq.read_table(path)
-        return cls(table, {u: n for n, u in enumerate(table["user_id"].to_pylist())})
-
-    def segments(self) -> pa.Table:
-        """The segment of each reader whose profile is known. Columns: user, segment."""
-        if not {"country", "platform"} <= set(self.table.column_names):
-            return segments_of([], [])
-        columns = (self.table[name].to_pylist() for name in ("country", "platform"))
-        return segments_of(*columns)
+            return cls({}, segments_of([], []))
+        # A row also holds histories, counters and what was seen: kilobytes that nobody needs here.
+        table = pq.read_table(path, columns=["user_id", "country", "platform"])
+        row_of = {user_id: row for row, user_id in enumerate(table["user_id"].to_pylist())}
+        return cls(row_of, segments_of(table["country"].to_pylist(), table["platform"].to_pylist()))
 
 
 def write_pairs(
@@ -83,7 +81,7 @@ def write_pairs(
         pairs += len(examples["user"])
         times.append(examples["at_s"])
     (run / SCHEMA).write_text(schema.model_dump_json())
-    pq.write_table(readers.segments(), run / SEGMENTS)
+    pq.write_table(readers.segments, run / SEGMENTS)
     at_s = np.concatenate(times) if times else np.empty(0)
     cuts = np.quantile(at_s, (0.85, 0.92)).tolist() if len(at_s) else [0.0, 0.0]
     summary = {"as_of": as_of.isoformat(), "pairs": pairs, "cuts_s": cuts}

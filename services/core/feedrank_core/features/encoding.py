@@ -7,7 +7,8 @@ Trainer, batch ranker and model server call the same three functions:
     user_inputs = encode_users(schema, columns, history, now_s=...)  # run user_encoder.onnx
 
 `columns` maps a column's name to a sequence of N values (a list, or a numpy array): what
-`pyarrow.Table.to_pydict()` gives. A column that is absent, and a None in one, mean unknown.
+`pyarrow.Table.to_pydict()` gives. A column that is absent, and a None in one, mean unknown. A
+column of vectors may also be a matrix, where a row of NaN means unknown.
 
 Item inputs, all with N rows: `id_buckets` (N, 2) int64, `id_weight` (N, 1) float32, `categorical`
 (N, 4) int64 (type, category, language, creator), `tags` (N, 8) int64, `text` (N, 64) int64,
@@ -273,7 +274,10 @@ def dense_vectors(values: Any, num_rows: int, dim: int) -> tuple[np.ndarray, np.
     """Vectors and which rows have one. Shapes: (N, dim) float32, (N,) bool."""
     vectors = np.zeros((num_rows, dim), np.float32)
     present = np.zeros(num_rows, bool)
-    if values is not None:
+    if isinstance(values, np.ndarray) and values.ndim == 2:
+        present[:] = ~np.isnan(values).any(axis=1)
+        vectors[present] = values[present]
+    elif values is not None:
         present[:] = [v is not None for v in values]
         if present.any():
             vectors[present] = np.array([v for v in values if v is not None], np.float32)
