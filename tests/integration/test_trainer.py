@@ -15,7 +15,7 @@ from feedrank_core.runtime.bundle_store import BundleStore
 from feedrank_trainer.examples import read_shard
 from feedrank_trainer.pairs import write_pairs
 from feedrank_trainer.run import open_run, train_bundle
-from feedrank_trainer.training import TrainingConfig
+from feedrank_trainer.training import TrainingConfig, fit
 
 AS_OF = datetime(2026, 3, 1, tzinfo=UTC)
 NUM_ITEMS, NUM_USERS, EVENTS_EACH = 40, 60, 12
@@ -122,6 +122,25 @@ def test_the_item_encoder_ranks_an_item_published_after_training(bundle):
     vector = np.asarray(session.run(["vector"], fresh)[0])
     assert vector.shape == (1, 64)
     assert np.isfinite(vector).all()
+
+
+def test_what_is_measured_was_fitted_to_nothing_of_the_later_slices(prepared, monkeypatch):
+    root, run = prepared
+    fits = []
+
+    def watched(source, *arguments, **more):
+        pieces = source.pieces(np.random.default_rng(0))
+        fits.append((more.get("validate"), np.concatenate([piece["at_s"] for piece in pieces])))
+        return fit(source, *arguments, **more)
+
+    monkeypatch.setattr("feedrank_trainer.run.fit", watched)
+    train_bundle(run, BundleStore(root / "split"), config=CONFIG, seed=7, offsets={})
+    (validate, measured_s), (no_validate, everything_s) = fits
+    cut_s, test_s = run.cuts_s
+    assert validate is not None and no_validate is None
+    assert len(everything_s) == run.num_pairs
+    assert sorted(measured_s) == sorted(everything_s[everything_s < cut_s])
+    assert cut_s < test_s < everything_s.max()
 
 
 def test_the_same_seed_gives_the_same_vectors(prepared, bundle):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 import torch
 from feedrank_core.evaluation import ranking_metrics
 from feedrank_core.features.encoding import FeatureSchema, encode_items
+from feedrank_core.models.two_tower import TwoTower
 from feedrank_trainer import comparison
 from feedrank_trainer.comparison import baselines, compare, measure
 from feedrank_trainer.examples import InMemory, Log, describe, examples_of
 from feedrank_trainer.holdout import Holdout, binary, matrix, pairs_of
-from feedrank_trainer.training import Epoch, TrainingConfig, fit
+from feedrank_trainer.training import Epoch, TrainingConfig, fit, snapshot
 from scipy import sparse
 
 NUM_READERS, NUM_ITEMS = 37, 90
@@ -87,7 +89,9 @@ def test_a_contender_that_knows_the_answers_leads_and_one_that_inverts_them_trai
     assert worst.values["ndcg_at_10"].max() == 0.0
 
 
-def trained(**changes: int) -> tuple[dict[str, torch.Tensor], list[Epoch]]:
+def trained(
+    validate: Callable[[TwoTower], float] | None = None, **changes: int
+) -> tuple[dict[str, torch.Tensor], list[Epoch]]:
     columns = {"item_id": [f"item-{n}" for n in range(NUM_ITEMS)]}
     schema, epochs = FeatureSchema.fit(columns, {}), []
     model = fit(
@@ -96,6 +100,7 @@ def trained(**changes: int) -> tuple[dict[str, torch.Tensor], list[Epoch]]:
         schema,
         config=replace(CONFIG, **changes),
         seed=11,
+        validate=validate,
         report=epochs.append,
     )
     return model.state_dict(), epochs
@@ -112,3 +117,17 @@ def test_training_stops_after_its_steps_even_within_an_epoch():
     assert [epoch.steps for epoch in whole] == [per_epoch, 2 * per_epoch, 3 * per_epoch]
     _, cut = trained(max_steps=per_epoch + 2)
     assert [epoch.steps for epoch in cut] == [per_epoch, per_epoch + 2]
+
+
+def test_training_stops_when_the_later_slice_gets_no_better_and_keeps_its_best_weights():
+    scores, seen = iter([1.0, 3.0, 2.0, 2.0, 9.0]), []
+
+    def validate(model: TwoTower) -> float:
+        seen.append(snapshot(model))
+        return next(scores)
+
+    kept, epochs = trained(validate, epochs=5, patience=2)
+    assert [epoch.score for epoch in epochs] == [1.0, 3.0, 2.0, 2.0]
+    assert len(seen) == 4
+    alike = [all(torch.equal(kept[name], state[name]) for name in kept) for state in seen]
+    assert alike == [False, True, False, False]
