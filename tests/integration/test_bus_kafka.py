@@ -15,7 +15,6 @@ from feedrank_core.contracts.events import Interaction, InteractionType
 from feedrank_core.contracts.topics import (
     CHANGE_REPORTS,
     INTERACTIONS,
-    ITEMS,
     USER_CHANGES,
     VERDICTS,
     with_dead_letters,
@@ -44,6 +43,8 @@ from kafka.admin import ConfigResource
 from processes import free_port
 
 TIMEOUT_S = 1.2
+DAY_MS = 86_400_000
+EXPIRING = (VERDICTS, USER_CHANGES)
 pytestmark = pytest.mark.slow
 
 
@@ -113,18 +114,24 @@ class TestKafkaBus(BusContract):
 
     def test_topics_are_as_the_contracts_say(self, bus: KafkaBus, url: str) -> None:
         name = Connection(url, timeout_s=5).name
+        topics = {name(t.name): t for t in with_dead_letters().values()}
         with admin_of(url) as admin:
-            names = {name(t) for t in with_dead_letters()}
-            assert names <= set(admin.list_topics())
-            for topic, wanted in (
-                (ITEMS, {"cleanup.policy": "compact"}),
-                (VERDICTS, {"cleanup.policy": "delete", "retention.ms": "604800000"}),
-            ):
-                resource = ConfigResource("TOPIC", name(topic.name))
-                found = str(admin.describe_configs([resource], config_filter="all"))
-                for key, value in wanted.items():
-                    assert key in found
-                    assert value in found
+            described = admin.describe_topics(list(topics))
+            resources = [ConfigResource("TOPIC", topic) for topic in topics]
+            found = admin.describe_configs(resources, config_filter="all")["topic"]
+        partitions = {one["name"]: len(one["partitions"]) for one in described}
+        assert partitions == {n: t.partitions for n, t in topics.items()}
+        settings = {n: {k: v["value"] for k, v in of.items()} for n, of in found.items()}
+        assert settings.keys() == topics.keys()
+        for topic, of in settings.items():
+            policy, kept = "delete", "retention.ms"
+            if topics[topic].compacted:
+                policy, kept = "compact", "delete.retention.ms"
+            retention_ms = int(topics[topic].retention.total_seconds() * 1000)
+            assert (of["cleanup.policy"], of[kept]) == (policy, str(retention_ms)), topic
+            assert of["message.timestamp.type"] == "LogAppendTime"
+        days = {t: int(settings[name(t.name)]["retention.ms"]) / DAY_MS for t in EXPIRING}
+        assert days == {VERDICTS: 7, USER_CHANGES: 14}
 
     def test_another_number_of_partitions_is_an_error_that_names_both(self, url: str) -> None:
         other = url + "-other"

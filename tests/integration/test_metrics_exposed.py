@@ -24,6 +24,22 @@ def test_the_intake_exposes_the_registry(intake: Service) -> None:
     assert exposed(intake) == registered("ingestion")
 
 
+def test_the_lake_sink_exposes_the_registry(bus_url: str, tmp_path: Path) -> None:
+    port = free_port()
+    service = Service(
+        tmp_path,
+        "feedrank_ingestion",
+        "lake-sink",
+        port=port,
+        home=str(tmp_path),
+        bus_url=bus_url,
+        lake_sink_port=str(port),
+    )
+    with service.running():
+        service.until_ready()
+        assert exposed(service) == registered("ingestion")
+
+
 @pytest.mark.usefixtures("bus_server", "cache_server")
 def test_the_gateways_workers_together_expose_the_registry(gateway: Service) -> None:
     for params in ({}, {"limit": "0"}):
