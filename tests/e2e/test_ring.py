@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 
 import psutil
 import pytest
+from feedrank_cli.readiness import READY
 from feedrank_cli.show import (
     MAX_COMMON,
     common_share,
@@ -64,6 +66,29 @@ def test_the_feed_command_prints_what_the_gateway_answers(machine, first_day):
     assert user in machine.feedrank("feed", user)
 
 
+def test_evaluate_prints_the_bundle_that_serves_beside_both_baselines(machine, first_day):
+    said = machine.feedrank("evaluate")
+    assert look(machine.settings, first_day[0].user).bundle in said
+    for contender in ("two-tower", "popularity", "item-kNN"):
+        assert contender in said
+    for baseline in ("popularity", "item-kNN"):
+        assert re.search(rf"NDCG@10 less that of {baseline}: [+-]\d\.\d{{4}}", said)
+    unknown = machine.feedrank("evaluate", "--bundle", "20000101T000000-00000000", code=1)
+    assert "20000101T000000-00000000" in unknown
+
+
+def test_logs_print_the_last_lines_of_the_named_service_or_name_the_known_ones(machine):
+    lines = machine.feedrank("logs", "gateway", "--lines", "3").splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("gateway  ") for line in lines)
+    assert {"gateway", "ingestion"} <= {
+        line.split()[0] for line in machine.feedrank("logs").splitlines() if line.strip()
+    }
+    said = machine.feedrank("logs", "unheard-of", code=1)
+    assert "unheard-of" in said
+    assert "gateway" in said
+
+
 def test_a_failing_step_publishes_nothing_and_the_run_goes_on_where_it_stopped(machine, first_day):
     user = first_day[0].user
     current = look(machine.settings, user).bundle
@@ -113,6 +138,14 @@ def test_a_killed_service_comes_back(machine, service):
         time.sleep(0.2)
     machine.feedrank("up")
     assert "ready" in machine.feedrank("status")
+    states = json.loads(machine.feedrank("status", "--json"))
+    assert {state["service"] for state in states} >= {"bus", "cache", "lake_sink", "gateway"}
+    assert {state["state"] for state in states} == {READY}
+
+
+def test_stream_and_batch_agree_on_all_that_happened_here(machine, first_day):
+    said = machine.feedrank("audit", "skew")
+    assert re.search(r"[1-9]\d* values of .*: 0 differ", said), said
 
 
 def test_a_port_in_use_is_named_with_its_service_and_setting(machine, tmp_path):
