@@ -65,10 +65,7 @@ def rank(
         chunk_users=settings.chunk_users,
         num_candidates=settings.num_candidates,
     )
-    state = fresh if restart else fresh.continued(run)
-    written = state.chunks_written * settings.chunk_users
-    if written and missing(cache, users, bundle.bundle_id, first=written, seed=settings.seed)[0]:
-        state = fresh  # the cache was flushed since
+    state = fresh if restart else _continued(fresh, run, cache, users, seed=settings.seed)
     resumed, state = state.chunks_written, ranker.write_all(users, cache, run, state)
     erased = ranked.forget_erased(cache, bundle.bundle_id)
     return {
@@ -82,6 +79,15 @@ def rank(
         "resumed_at_chunk": resumed,
         "seconds": round(time.monotonic() - began, 2),
     }
+
+
+def _continued(fresh: Checkpoint, run: Path, cache: Redis, users: Path, *, seed: int) -> Checkpoint:
+    """Where the run was left, or its beginning where the cache was flushed since."""
+    state = fresh.continued(run)
+    written = state.chunks_written * state.chunk_users
+    if written and missing(cache, users, state.bundle_id, first=written, seed=seed)[0]:
+        return fresh
+    return state
 
 
 @dataclass

@@ -68,17 +68,8 @@ def bench(
         for known, module in found.items():
             console.print(f"{known:<14} {module.HELP}", markup=False)
         return
-    if name != ALL and name not in found:
-        raise CommandError(
-            f"There is no measurement {name!r}.",
-            f"Known: {', '.join(found)}, all.",
-            code=CANNOT_RUN,
-        )
-    chosen = found if name == ALL else {name: found[name]}
-    if name != ALL:
-        _require_known(chosen[name], options)
     reports, worst = [], MET
-    for module in chosen.values():
+    for module in _chosen(name, found, options):
         known = {o: value for o, value in options.items() if o in _known_to(module)}
         report, code = _measure(module, console, quick=quick, seed=seed, **known)
         worst = max(worst, code)
@@ -89,6 +80,22 @@ def bench(
         else:
             reports[0].write(json_file)
     raise typer.Exit(worst)
+
+
+def _chosen(
+    name: str, found: dict[str, ModuleType], options: Iterable[str]
+) -> Iterable[ModuleType]:
+    """The measurements of this name. Raises: CommandError for an unknown name or option."""
+    if name == ALL:
+        return found.values()
+    if name not in found:
+        raise CommandError(
+            f"There is no measurement {name!r}.",
+            f"Known: {', '.join(found)}, all.",
+            code=CANNOT_RUN,
+        )
+    _require_known(found[name], options)
+    return [found[name]]
 
 
 def _known_to(module: ModuleType) -> set[str]:
