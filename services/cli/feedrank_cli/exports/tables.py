@@ -32,7 +32,7 @@ MEMORY_LIMIT = "1GB"
 
 def table_names() -> list[str]:
     """What can be exported."""
-    logs = [LOG + topic.name for topic in TOPICS.values() if "ingestion" in topic.readers]
+    logs = [LOG + t.name for t in TOPICS.values() if t.in_lake and "ingestion" in t.readers]
     return [*VIEWS, *logs, *(FEATURES + Path(table).stem for table in Table)]
 
 
