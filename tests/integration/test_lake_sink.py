@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import tracemalloc
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import orjson
@@ -24,8 +24,7 @@ from feedrank_core.runtime.metrics import Metrics
 from feedrank_ingestion.collect import CollectTimeoutError, collect
 from feedrank_ingestion.lake_batch import Batch
 from feedrank_ingestion.lake_sink import GROUP, SINK_TOPICS, LakeSink, ReplacedBusError
-
-T0 = datetime(2026, 1, 2, tzinfo=UTC)
+from poison_events import EVENT, POISON, T0
 
 
 @pytest.fixture
@@ -35,14 +34,6 @@ def bus() -> MemoryBus:
     return bus
 
 
-EVENT = {
-    "event_type": "click",
-    "event_id": "e1",
-    "user_id": "u1",
-    "item_id": "i1",
-    "occurred_at": T0.isoformat(),
-    "accepted_at": T0.isoformat(),
-}
 PLACE = {"item_id": "i1", "position": 0, "source": "cached", "scores": {}, "value": 0.0}
 
 
@@ -143,14 +134,11 @@ def test_records_that_come_again_within_a_batch_are_rows_once() -> None:
 @pytest.mark.parametrize(
     ("topic", "change", "reason"),
     [
-        (INTERACTIONS, {"mood": "good"}, "mood: Extra inputs are not permitted"),
-        (INTERACTIONS, {"event_type": "stare"}, "event_type: Input should be"),
-        (INTERACTIONS, {"occurred_at": "0001-01-01T00:00:00+14:00"}, "occurred_at: Value error"),
-        (INTERACTIONS, {"user_id": "a\nb"}, "user_id: String should match"),
+        *((INTERACTIONS, change, reason) for change, reason in POISON.values()),
         (SLATES, {"schema_version": 2}, "2 is newer than 1, which this release reads"),
         (SLATES, {"items": [PLACE | {"position": 1 << 64}]}, "items_json: "),
     ],
-    ids=["field", "type", "time", "id", "version", "number"],
+    ids=[*POISON, "slate version", "slate number"],
 )
 def test_a_poison_message_is_a_dead_letter_with_its_reason_and_stops_nobody(
     bus: MemoryBus, tmp_path: Path, topic: Topic, change: dict[str, object], reason: str
