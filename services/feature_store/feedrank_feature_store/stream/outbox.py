@@ -16,6 +16,8 @@ import lmdb
 from feedrank_feature_store.stream import rows
 
 _MARK = struct.Struct("<qB")
+Mark = tuple[int, int]
+"""Since when, in microseconds, and what."""
 
 
 class Changed(IntFlag):
@@ -30,15 +32,19 @@ class Changed(IntFlag):
 
 
 class Outbox:
-    """Marks by key: since when (microseconds), and what. Not safe for two threads at once."""
+    """Marks by key: since when (microseconds), and what.
+
+    One page is under way at a time. Not safe for two threads at once.
+    """
 
     def __init__(self, db: rows.Database, reader: lmdb.Transaction) -> None:
         self._db = db
-        self._waiting: dict[bytes, tuple[int, int]] = {
+        self._waiting: dict[bytes, Mark] = {
             key: _MARK.unpack(value) for key, value in rows.every(reader, db)
         }
-        self._under_way: dict[bytes, tuple[int, int]] = {}
-        self._saved = set(self._waiting)
+        self._under_way: dict[bytes, Mark] = {}
+        self._committed = dict(self._waiting)
+        self._touched: set[bytes] = set()
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._under_way)
@@ -50,12 +56,10 @@ class Outbox:
 
     def mark(self, key: bytes, since_us: int, what: int = Changed.COUNTERS) -> None:
         """This entity changed, by something that was accepted at `since_us`."""
-        held = self._waiting.get(key)
-        if held is not None:
-            since_us, what = min(since_us, held[0]), what | held[1]
-        self._waiting[key] = (since_us, what)
+        self._waiting[key] = _both(self._waiting.get(key), (since_us, what))
+        self._touched.add(key)
 
-    def take(self, limit: int) -> dict[bytes, tuple[int, int]]:
+    def take(self, limit: int) -> dict[bytes, Mark]:
         """Up to `limit` marks, the oldest first; until `done` or `again` they are under way."""
         taken = dict(islice(self._waiting.items(), limit))
         for key in taken:
@@ -67,23 +71,47 @@ class Outbox:
         """These are shown."""
         for key in keys:
             self._under_way.pop(key, None)
+            self._touched.add(key)
 
     def again(self, keys: Iterable[bytes]) -> None:
-        """These could not be shown; they wait once more."""
+        """These could not be shown; they wait once more, but for those forgotten meanwhile."""
         for key in keys:
-            since_us, what = self._under_way.pop(key)
-            self.mark(key, since_us, what)
+            mark = self._under_way.pop(key, None)
+            if mark is not None:
+                self.mark(key, *mark)
 
     def forget(self, key: bytes) -> None:
         """The entity is no more."""
         self._waiting.pop(key, None)
         self._under_way.pop(key, None)
+        self._touched.add(key)
 
     def save(self, writer: lmdb.Transaction) -> None:
-        """Write the marks that were added since the last save, remove those that went."""
-        marks = self._under_way | self._waiting
-        for key in self._saved - marks.keys():
-            writer.delete(key, db=self._db)
-        added = sorted(marks.keys() - self._saved)
-        writer.cursor(self._db).putmulti([(key, _MARK.pack(*marks[key])) for key in added])
-        self._saved = set(marks)
+        """Write the marks that are not as they were last committed, remove those that went."""
+        puts = []
+        for key in sorted(self._touched):
+            mark = self._mark_of(key)
+            if mark is None and key in self._committed:
+                writer.delete(key, db=self._db)
+            elif mark is not None and mark != self._committed.get(key):
+                puts.append((key, _MARK.pack(*mark)))
+        writer.cursor(self._db).putmulti(puts)
+
+    def saved(self) -> None:
+        """The save has been committed."""
+        for key in self._touched:
+            mark = self._mark_of(key)
+            if mark is None:
+                self._committed.pop(key, None)
+            else:
+                self._committed[key] = mark
+        self._touched.clear()
+
+    def _mark_of(self, key: bytes) -> Mark | None:
+        """All that is not shown yet of an entity: what is under way may still fail."""
+        waiting, under_way = self._waiting.get(key), self._under_way.get(key)
+        return _both(under_way, waiting) if waiting is not None else under_way
+
+
+def _both(one: Mark | None, other: Mark) -> Mark:
+    return other if one is None else (min(one[0], other[0]), one[1] | other[1])

@@ -117,8 +117,10 @@ class State:
             self._write(now_s, whole)
         finally:
             self.reader = self._env.begin()
-        for table in (self.users, self.items, *self.packed, *remembered):
-            table.saved()
+        # Only now: after a commit that failed all of it must be written once more.
+        outboxes = (self.waiting_users, self.waiting_items)
+        for part in (self.users, self.items, *self.packed, *remembered, self.trending, *outboxes):
+            part.saved()
 
     def _write(self, now_s: float, whole: bool) -> None:
         with self._env.begin(write=True) as writer:

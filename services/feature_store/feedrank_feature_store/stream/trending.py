@@ -68,6 +68,9 @@ class Trending:
             values = np.fromiter(scores.values(), np.float64, len(scores))
             packed = _AT.pack(self._landmark_s[segment]) + keys.tobytes() + values.tobytes()
             writer.put(segment.encode(), packed, db=self._db)
+
+    def saved(self) -> None:
+        """The save has been committed."""
         self._unlisted |= self._changed
         self._changed.clear()
 
