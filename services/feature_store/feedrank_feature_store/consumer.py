@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from threading import Event, Lock
@@ -68,6 +69,7 @@ class StreamFollower:
         self._wake = wake
         self._max_records, self._checkpoint_s = max_records, checkpoint_s
         self._last: dict[Place, Record] = {}
+        self._refused: deque[tuple[Record, str]] = deque()
         self._unsaved = 0
         self._saved_at = self._imported_at = self._measured_at = time.monotonic()
         self.trouble: str | None = "has not read from the bus yet"
@@ -83,6 +85,7 @@ class StreamFollower:
                     stopping.wait(LINGER_S)
             except LeaseLostError as error:
                 self._orders.drop()
+                self._last.clear()
                 log.warning("lease_lost", reason=str(error))
             except BusUnavailableError as error:
                 self._report("the bus does not answer", error)
@@ -117,10 +120,13 @@ class StreamFollower:
         return len(records)
 
     def save(self) -> None:
-        """Commit the state, then the bus.
+        """Publish what was refused, commit the state, then the bus; what fails is tried again.
 
         Raises: lmdb.Error, BusUnavailableError, LeaseLostError.
         """
+        # The state never reads again what a checkpoint has passed: until then a letter is lost
+        # with the process.
+        self._publish_refused()
         if self._unsaved:
             started = time.perf_counter()
             with self._lock:
@@ -129,8 +135,8 @@ class StreamFollower:
             self._unsaved = 0
         self._saved_at = time.monotonic()
         if self._last:
-            committed, self._last = list(self._last.values()), {}
-            self._consumer.commit(committed)
+            self._consumer.commit(list(self._last.values()))
+            self._last.clear()
 
     def _resume(self) -> None:
         """Continue where the state stands, whatever the bus has noted."""
@@ -155,16 +161,23 @@ class StreamFollower:
             inputs = from_records(fresh)
             self._folder.fold(inputs)
             self._unsaved += len(records)
+        self._refused += inputs.refused
         self._wake()
-        for record, reason in inputs.refused:
-            self._consumer.dead_letter(record, reason)
-            self._metrics.counter("dead_lettered_total").labels(topic=record.topic).inc()
         for topic in FOLDED:
             num = sum(record.topic == topic.name for record in fresh)
             self._metrics.counter("events_total").labels(topic=topic.name).inc(num)
         self._metrics.histogram("fold_seconds").observe(time.perf_counter() - started)
         behind = datetime.now(UTC) - records[-1].published_at
         self._metrics.gauge("behind_seconds").set(max(behind.total_seconds(), 0.0))
+        self._publish_refused()
+
+    def _publish_refused(self) -> None:
+        """Each record that could not be read goes to the dead letters, at least once."""
+        while self._refused:
+            record, reason = self._refused[0]
+            self._consumer.dead_letter(record, reason)
+            self._refused.popleft()
+            self._metrics.counter("dead_lettered_total").labels(topic=record.topic).inc()
 
     def _advance(self, records: Sequence[Record]) -> list[Record]:
         """The records that the state does not hold yet; its positions pass them."""

@@ -1,6 +1,6 @@
 """Erasures and merges, applied to the stream's state and to what it has shown online.
 
-An order waits until everything that was on the bus when it was read is folded: what the reader did
+An order waits until everything that the bus held once it was read is folded: what the reader did
 before it then lies in the state and nowhere else. An erasure also waits for the lake's tombstone,
 by which the stream refuses what may still come. An order is committed once the state is saved and
 the online store has forgotten, so that a crash repeats it.
@@ -29,11 +29,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass
 class Order:
-    """An order, its record, and where the state must stand before it is applied."""
+    """An order, its record, and where the state must stand before it is applied.
+
+    `ends` is None until the bus has said.
+    """
 
     record: Record
     change: UserChange | None
-    ends: dict[Place, int]
+    ends: dict[Place, int] | None = None
 
 
 class Orders:
@@ -49,19 +52,9 @@ class Orders:
         state.erased.take(lake.tombstones())
 
     def take(self, records: Sequence[Record]) -> list[Record]:
-        """Keep the orders among these records and give the others back.
-
-        Raises: BusUnavailableError.
-        """
+        """Keep the orders among these records and give the others back."""
         orders = [record for record in records if record.topic == USER_CHANGES.name]
-        if not orders:
-            return list(records)
-        ends = {
-            (topic.name, partition): end
-            for topic in FOLDED
-            for partition, end in self._bus.end_offsets(topic).items()
-        }
-        self._waiting += [Order(record, change_of(record), ends) for record in orders]
+        self._waiting += [Order(record, change_of(record)) for record in orders]
         return [record for record in records if record.topic != USER_CHANGES.name]
 
     def drop(self) -> None:
@@ -70,16 +63,17 @@ class Orders:
         self._applied.clear()
 
     def apply(self) -> bool:
-        """Apply what may be, in order; whether the state must be saved for it."""
-        changed = False
+        """Apply what may be, in order; whether any is to be finished once the state is saved.
+
+        Raises: BusUnavailableError.
+        """
         while self._waiting and self._is_due(self._waiting[0]):
             order = self._waiting.popleft()
             if order.change is not None:
                 with self._lock:
                     self._apply(order.change)
-                changed = True
             self._applied.append(order)
-        return changed
+        return bool(self._applied)
 
     def finish(self, consumer: Consumer) -> None:
         """After the state is saved: forget online, then commit.
@@ -95,6 +89,8 @@ class Orders:
 
     def _is_due(self, order: Order) -> bool:
         positions, change = self._state.positions, order.change
+        if order.ends is None:
+            order.ends = self._ends()
         if any(positions.get(place, 0) < end for place, end in order.ends.items()):
             return False
         if change is None or change.kind is ChangeKind.MERGE:
@@ -102,6 +98,13 @@ class Orders:
         tombstones = self._lake.tombstones()
         self._state.erased.take(tombstones)
         return tombstones.covers(change.user_id, change.accepted_at)
+
+    def _ends(self) -> dict[Place, int]:
+        return {
+            (topic.name, partition): end
+            for topic in FOLDED
+            for partition, end in self._bus.end_offsets(topic).items()
+        }
 
     def _apply(self, change: UserChange) -> None:
         if change.kind is ChangeKind.ERASE:
