@@ -13,14 +13,17 @@ from contextlib import contextmanager
 import pytest
 from feedrank_core.contracts.features import COUNTER_COLUMNS
 from feedrank_core.contracts.items import Item
+from feedrank_core.contracts.redis_keys import HIDDEN, SEEN
 from feedrank_core.contracts.topics import TOPICS
+from feedrank_core.features.history import unpack_seen
 from feedrank_core.runtime.bus import Outgoing
 from feedrank_core.runtime.bus_redis import RedisBus
 from feedrank_core.runtime.redis_clients import sync_client
 from feedrank_feature_store.consumer import GROUP
 from feedrank_feature_store.stream.inputs import FOLDED, microseconds
-from feedrank_feature_store.stream.state import State, user_key
+from feedrank_feature_store.stream.state import State
 from integration.conftest import free_port
+from stream_checks import HIDING, assert_equals, assert_lists_equal, listed, seen_by
 from stream_world import TOPIC_OF, as_columns, drawn_log, plainly
 
 pytestmark = pytest.mark.slow
@@ -105,34 +108,6 @@ def lag(bus) -> int:
     )
 
 
-def test_kills_at_random_points_under_load_count_every_event_once(service, bus):
-    rng = random.Random(11)
-    log = drawn_log(rng, 6_000, num_users=40, num_items=60)
-    share = len(log) // (KILLS + 1)
-    for n in range(KILLS):
-        with service.running() as process:
-            before = lag(bus)
-            publish(bus, log[n * share : (n + 1) * share])
-            # Killed once a part of the load is saved: in the middle of folding the rest.
-            wanted = before + share * rng.random()
-            wait_until(lambda most=wanted: lag(bus) <= most, process, service)
-            process.kill()
-            process.wait()
-    publish(bus, log[KILLS * share :])
-    with service.running() as process:
-        wait_until(lambda: lag(bus) == 0, process, service)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(TIMEOUT_S) == 0, service.log()
-    state = State(service.home / "stream", read_only=True)
-    plain = plainly(log)
-    assert state.entries() == {"users": len(plain.users), "items": len(plain.items)}
-    for user, counted in plain.users.items():
-        found = state.users.find(state.reader, user_key(user))
-        assert found is not None
-        assert found[0].tolist() == pytest.approx(as_columns(counted), rel=1e-9, abs=1e-12)
-    state.close()
-
-
 def read_online(store, users: list[str]) -> dict[str, dict]:
     """Each reader's features as Feast's SDK reads them."""
     names = [f"user_counters:{name}" for name in (*COUNTER_COLUMNS, "counted_at_us")]
@@ -154,6 +129,59 @@ def shown(store, plain) -> bool:
     )
 
 
+def assert_online(store, plain) -> None:
+    for user, row in read_online(store, list(plain.users)).items():
+        counted = plain.users[user]
+        assert counted.at is not None
+        wanted = as_columns(counted)
+        assert [row[n] for n in COUNTER_COLUMNS] == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+        history = plain.histories.get(user, [])
+        assert row["hist_item_key"] == [key for _, key, _ in history]
+        assert row["hist_action"] == [action for *_, action in history]
+        assert row["counted_at_us"] == microseconds(counted.at)
+        assert row["country"] in ("NL", "unknown")
+
+
+def assert_lists_shown(cache_url, log) -> None:
+    with sync_client(cache_url) as cache:
+        for user in plainly(log).users:
+            assert set(unpack_seen(cache.get(SEEN.key(user=user)))) == seen_by(log, user)
+            hidden = unpack_seen(cache.get(HIDDEN.key(user=user))).tolist()
+            assert hidden == listed(log, user, HIDING)
+
+
+def test_kills_at_random_points_under_load_count_every_event_once_and_show_it(
+    service, bus, cache_url, feast_store
+):
+    rng = random.Random(11)
+    log = drawn_log(rng, 6_000, num_users=40, num_items=60)
+    share = len(log) // KILLS
+    for n in range(KILLS):
+        with service.running() as process:
+            before = lag(bus)
+            publish(bus, log[n * share : (n + 1) * share])
+            # Killed once a part of the load is saved: in the middle of folding the rest.
+            wanted = before + share * rng.random()
+            wait_until(lambda most=wanted: lag(bus) <= most, process, service)
+            process.kill()
+            process.wait()
+    plain = plainly(log)
+    with service.running() as process:
+        wait_until(lambda: lag(bus) == 0, process, service)
+        wait_until(service.is_ready, process, service)
+        store = feast_store.open_store(service.home, cache_url)
+        wait_until(lambda: shown(store, plain), process, service)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT_S) == 0, service.log()
+    state = State(service.home / "stream", read_only=True)
+    assert state.entries() == {"users": len(plain.users), "items": len(plain.items)}
+    assert_equals(state, plain)
+    assert_lists_equal(state, log)
+    state.close()
+    assert_online(store, plain)
+    assert_lists_shown(cache_url, log)
+
+
 def test_feast_reads_online_what_the_log_adds_up_to_also_after_a_flush(
     service, bus, cache_url, feast_store
 ):
@@ -164,16 +192,7 @@ def test_feast_reads_online_what_the_log_adds_up_to_also_after_a_flush(
         wait_until(service.is_ready, process, service)
         store = feast_store.open_store(service.home, cache_url)
         wait_until(lambda: shown(store, plain), process, service)
-        for user, row in read_online(store, list(plain.users)).items():
-            counted = plain.users[user]
-            assert counted.at is not None
-            wanted = as_columns(counted)
-            assert [row[n] for n in COUNTER_COLUMNS] == pytest.approx(wanted, rel=1e-9, abs=1e-12)
-            history = plain.histories.get(user, [])
-            assert row["hist_item_key"] == [key for _, key, _ in history]
-            assert row["hist_action"] == [action for *_, action in history]
-            assert row["counted_at_us"] == microseconds(counted.at)
-            assert row["country"] in ("NL", "unknown")
+        assert_online(store, plain)
         with sync_client(cache_url) as cache:
             cache.flushall()
         wait_until(lambda: shown(store, plain), process, service)

@@ -5,15 +5,12 @@ from datetime import timedelta
 
 import pytest
 from feedrank_core.contracts.events import Interaction, InteractionType
-from feedrank_core.contracts.ids import item_key
 from feedrank_core.runtime.bus import Record
 from feedrank_core.runtime.lake_changes import Tombstones
 from feedrank_core.runtime.subjects import Subjects
 from feedrank_feature_store.stream import histories
-from feedrank_feature_store.stream.catalogue_state import key_bytes
 from feedrank_feature_store.stream.erasing import erase, merge
 from feedrank_feature_store.stream.folding import Folder
-from feedrank_feature_store.stream.histories import ACTIONS
 from feedrank_feature_store.stream.inputs import from_records, microseconds
 from feedrank_feature_store.stream.remembered import GENERATION_S
 from feedrank_feature_store.stream.state import (
@@ -23,7 +20,8 @@ from feedrank_feature_store.stream.state import (
     only_one,
     user_key,
 )
-from stream_world import START, TOPIC_OF, Plain, an_item, as_columns, drawn_log, plainly
+from stream_checks import assert_equals, assert_lists_equal
+from stream_world import START, TOPIC_OF, an_item, drawn_log, plainly
 
 NOW_S = START.timestamp()
 
@@ -60,28 +58,6 @@ def fold_all(state: State, messages: list) -> int:
     return Folder(state).fold(from_records(records(messages)))
 
 
-def assert_equals(state: State, plain: Plain) -> None:
-    for table, key_of, expected in (
-        (state.users, user_key, plain.users),
-        (state.items, lambda item: key_bytes(item_key(item)), plain.items),
-    ):
-        for entity, counted in expected.items():
-            found = table.find(state.reader, key_of(entity))
-            assert found is not None, entity
-            value, at_us, name = found
-            assert name == entity
-            assert counted.at is not None and at_us == microseconds(counted.at)
-            assert value.tolist() == pytest.approx(as_columns(counted), rel=1e-9, abs=1e-12)
-    for user, history in plain.histories.items():
-        packed = state.histories.get(state.reader, user_key(user))
-        found = [
-            (START + timedelta(microseconds=a.at_us - microseconds(START)), a.item_key)
-            for a in histories.unpack(packed)
-        ]
-        assert found == [(at, key) for at, key, _ in history]
-        assert [ACTIONS[a.code] for a in histories.unpack(packed)] == [a for *_, a in history]
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_batches_and_restarts_at_any_place_equal_the_plain_fold(opened, seed):
     rng = random.Random(seed)
@@ -101,6 +77,7 @@ def test_batches_and_restarts_at_any_place_equal_the_plain_fold(opened, seed):
     assert_equals(state, plain)
     state.checkpoint(now_s=NOW_S)
     assert_equals(state, plain)
+    assert_lists_equal(state, log)
     assert state.entries() == {"users": len(plain.users), "items": len(plain.items)}
 
 

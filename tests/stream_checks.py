@@ -1,0 +1,63 @@
+"""What the stream's state must hold after a log, by the plain fold of stream_world."""
+
+from datetime import timedelta
+
+import pytest
+from feedrank_core.contracts.events import Impression, Interaction, InteractionType
+from feedrank_core.contracts.ids import item_key
+from feedrank_core.features.history import extend_seen, unpack_seen
+from feedrank_feature_store.stream import histories
+from feedrank_feature_store.stream.catalogue_state import key_bytes
+from feedrank_feature_store.stream.histories import ACTIONS
+from feedrank_feature_store.stream.inputs import microseconds
+from feedrank_feature_store.stream.state import State, user_key
+from stream_world import START, Plain, as_columns
+
+HIDING = (InteractionType.HIDE, InteractionType.REPORT)
+FOLLOWING = (InteractionType.FOLLOW,)
+
+
+def assert_equals(state: State, plain: Plain) -> None:
+    """Counters of readers and items, and histories."""
+    for table, key_of, expected in (
+        (state.users, user_key, plain.users),
+        (state.items, lambda item: key_bytes(item_key(item)), plain.items),
+    ):
+        for entity, counted in expected.items():
+            found = table.find(state.reader, key_of(entity))
+            assert found is not None, entity
+            value, at_us, name = found
+            assert name == entity
+            assert counted.at is not None and at_us == microseconds(counted.at)
+            assert value.tolist() == pytest.approx(as_columns(counted), rel=1e-9, abs=1e-12)
+    for user, history in plain.histories.items():
+        packed = state.histories.get(state.reader, user_key(user))
+        found = [
+            (START + timedelta(microseconds=a.at_us - microseconds(START)), a.item_key)
+            for a in histories.unpack(packed)
+        ]
+        assert found == [(at, key) for at, key, _ in history]
+        assert [ACTIONS[a.code] for a in histories.unpack(packed)] == [a for *_, a in history]
+
+
+def assert_lists_equal(state: State, messages: list) -> None:
+    """What each reader has seen, hidden and followed."""
+    for user in {m.user_id for m in messages if isinstance(m, Impression | Interaction)}:
+        key, reader = user_key(user), state.reader
+        # Impressions and actions come in an order of their own.
+        assert set(unpack_seen(state.seen.get(reader, key))) == seen_by(messages, user)
+        for table, kinds in ((state.hidden, HIDING), (state.followed, FOLLOWING)):
+            held = unpack_seen(table.get(reader, key)).tolist()
+            assert held == listed(messages, user, kinds)
+
+
+def seen_by(messages: list, user: str) -> set[int]:
+    """The keys of what a reader was shown or acted on."""
+    events = [m for m in messages if isinstance(m, Impression | Interaction)]
+    return {item_key(m.item_id) for m in events if m.user_id == user}
+
+
+def listed(messages: list, user: str, kinds: tuple[InteractionType, ...]) -> list[int]:
+    """The keys of what a reader did one of these to, in the order of arrival."""
+    done = [m for m in messages if isinstance(m, Interaction) and m.user_id == user]
+    return extend_seen([], [item_key(m.item_id) for m in done if m.event_type in kinds])
