@@ -8,12 +8,11 @@ import lmdb
 import pytest
 import stream_running
 from feedrank_core.contracts.events import Interaction, InteractionType
-from feedrank_core.contracts.topics import (
-    INTERACTIONS,
-    USER_CHANGES,
-    with_dead_letters,
-)
+from feedrank_core.contracts.ids import item_key
+from feedrank_core.contracts.redis_keys import HIDDEN
+from feedrank_core.contracts.topics import INTERACTIONS, USER_CHANGES, with_dead_letters
 from feedrank_core.contracts.user_changes import ChangeKind, UserChange
+from feedrank_core.features.history import unpack_seen
 from feedrank_core.runtime.bus import BusUnavailableError, Outgoing
 from feedrank_core.runtime.bus_memory import MemoryBus
 from feedrank_core.runtime.redis_clients import sync_client
@@ -34,16 +33,25 @@ def bus():
 
 
 @pytest.fixture
-def started(tmp_path, bus, cache_url):
+def cache(cache_url):
+    with sync_client(cache_url) as client:
+        yield client
+
+
+@pytest.fixture
+def started(tmp_path, bus, cache):
     """Runs a stream; leaving it is a kill: what it had not saved is gone."""
-    with sync_client(cache_url) as cache:
-        yield partial(stream_running.started, tmp_path, bus, cache, MemoryOnline())
+    return partial(stream_running.started, tmp_path, bus, cache, MemoryOnline())
 
 
 def like(user: str) -> Interaction:
+    return action(InteractionType.LIKE, user)
+
+
+def action(kind: InteractionType, user: str) -> Interaction:
     return Interaction(
-        event_id=f"like-{user}",
-        event_type=InteractionType.LIKE,
+        event_id=f"{kind}-{user}",
+        event_type=kind,
         user_id=user,
         item_id="i",
         occurred_at=NOW,
@@ -166,3 +174,15 @@ def test_what_was_read_with_an_order_is_folded_also_where_the_bus_then_fails(
         running.follower.step()
         assert counts(running, "v") and not counts(running, "u")
         assert num_committed(bus, USER_CHANGES) == 1
+
+
+def test_all_that_a_reader_did_up_to_the_last_checkpoint_is_shown_after_a_kill(started, bus, cache):
+    with started() as running:
+        running.show()
+        for kind in (InteractionType.LIKE, InteractionType.HIDE, InteractionType.FOLLOW):
+            publish(bus, action(kind, "u"))
+            running.fold()
+            running.follower.save()
+    with started() as running:
+        running.show()
+    assert unpack_seen(cache.get(HIDDEN.key(user="u"))).tolist() == [item_key("i")]
