@@ -1,4 +1,4 @@
-"""The lake on a file system that is really full: a small one in memory, where it may be mounted."""
+"""Lake, bus and stream on a file system that is really full: a small one in memory."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import httpx
 import orjson
 import pytest
+from feedrank_core.contracts.events import Interaction
 from feedrank_core.contracts.topics import INTERACTIONS
+from feedrank_core.contracts.user_changes import STREAM_GROUP
 from feedrank_core.runtime.bus import Outgoing
+from feedrank_core.runtime.bus_memory import MemoryBus
 from feedrank_core.runtime.bus_redis import RedisBus
 from feedrank_core.runtime.lake import Lake, LakeError
+from feedrank_core.runtime.redis_clients import sync_client
 from feedrank_core.runtime.valkey import Role
+from feedrank_feature_store.adapters.memory_online import MemoryOnline
 from processes import Server, Service, free_port, until
+from stream_running import publish, started
 
 T0 = datetime(2026, 1, 2, tzinfo=UTC)
 DISK_BYTES = 4 << 20
@@ -180,3 +187,38 @@ def test_a_bus_without_space_takes_no_more_and_has_all_it_took(disk: SmallDisk, 
     bus.close()
     server.stop()
     assert {orjson.loads(r.value or b"")["event_id"] for r in records} >= set(sent)
+
+
+def test_a_stream_without_space_says_so_and_shows_all_it_folded_after_a_kill(
+    disk: SmallDisk, cache_url: str
+):
+    bus, online = MemoryBus(), MemoryOnline()
+    bus.create_topics()
+    clicks = [Interaction.model_validate(event(n)) for n in range(600)]
+
+    def num_saved() -> int:
+        return sum(bus.committed(INTERACTIONS, group=STREAM_GROUP).values())
+
+    with sync_client(cache_url) as cache:
+        with started(disk.folder, bus, cache, online) as running:
+            follower, stopping = running.follower, Event()
+            publish(bus, *clicks[:100])
+            running.fold()
+            follower.save()
+            running.show()
+            disk.fill()
+            publish(bus, *clicks[100:])
+            follower._checkpoint_s = 0.0
+            thread = Thread(target=follower.run, args=(stopping,))
+            thread.start()
+            until(lambda: follower.trouble == "the state cannot be saved")
+            assert num_saved() == 100
+            disk.free()
+            until(lambda: num_saved() == len(clicks))
+            stopping.set()
+            thread.join()
+        assert len(online.held) == 100
+        with started(disk.folder, bus, cache, online) as running:
+            running.show()
+    shown = {user: online.read(user)["clicks_forever"] for user in online.held}
+    assert shown == {click.user_id: 1.0 for click in clicks}
