@@ -142,12 +142,15 @@ def assert_online(store, plain) -> None:
         assert row["country"] in ("NL", "unknown")
 
 
+def keys_in(cache, name: str) -> list[int]:
+    return unpack_seen(cache.get(name)).tolist()
+
+
 def assert_lists_shown(cache_url, log) -> None:
     with sync_client(cache_url) as cache:
         for user in plainly(log).users:
-            assert set(unpack_seen(cache.get(SEEN.key(user=user)))) == seen_by(log, user)
-            hidden = unpack_seen(cache.get(HIDDEN.key(user=user))).tolist()
-            assert hidden == listed(log, user, HIDING)
+            assert set(keys_in(cache, SEEN.key(user=user))) == seen_by(log, user)
+            assert keys_in(cache, HIDDEN.key(user=user)) == listed(log, user, HIDING)
 
 
 def test_kills_at_random_points_under_load_count_every_event_once_and_show_it(
@@ -158,6 +161,8 @@ def test_kills_at_random_points_under_load_count_every_event_once_and_show_it(
     share = len(log) // KILLS
     for n in range(KILLS):
         with service.running() as process:
+            # Ready to show too: until then a kill finds nothing half shown.
+            wait_until(service.is_ready, process, service)
             before = lag(bus)
             publish(bus, log[n * share : (n + 1) * share])
             # Killed once a part of the load is saved: in the middle of folding the rest.
