@@ -146,6 +146,22 @@ def test_a_commit_that_the_bus_did_not_take_is_made_without_another_record(start
         assert num_committed(bus, INTERACTIONS) == 1
 
 
+def test_a_kill_before_the_commit_leaves_nothing_uncommitted_and_counts_nothing_twice(started, bus):
+    publish(bus, like("u"), like("v"))
+    with started() as running:
+        running.fold()
+        bus.is_down = True
+        with pytest.raises(BusUnavailableError):
+            running.follower.save()
+    bus.is_down = False
+    with started() as running:
+        running.fold()
+        running.follower.save()
+        assert num_committed(bus, INTERACTIONS) == 2
+        found = running.state.users.find(running.state.reader, user_key("u"))
+        assert found is not None and found[0].max() == 1.0
+
+
 def test_an_order_is_not_committed_before_the_state_could_be_saved(started, bus, monkeypatch):
     publish(bus, like("u"), like("v"))
     publish_merge(bus, "u", into="v")

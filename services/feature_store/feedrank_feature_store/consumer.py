@@ -151,8 +151,12 @@ class StreamFollower:
                         f" {position} and the bus ends at {ends.get(partition, 0)}: it is not the"
                         " bus this state was folded from; restore the bus or delete the folder"
                     )
-                if position != committed.get(partition, 0):
-                    self._consumer.seek(partition, position, topic=topic.name)
+                noted = committed.get(partition, 0)
+                if position != noted:
+                    # Of what was saved and not committed the last is read again: it is folded no
+                    # more, and committed also where nothing follows it.
+                    start = position - 1 if position > noted else position
+                    self._consumer.seek(partition, start, topic=topic.name)
 
     def _fold(self, records: Sequence[Record]) -> None:
         started = time.perf_counter()
