@@ -2,10 +2,10 @@
 
 from datetime import timedelta
 
+import numpy as np
 import pytest
 from feedrank_core.contracts.events import Impression, Interaction, InteractionType
 from feedrank_core.contracts.ids import item_key
-from feedrank_core.features.history import extend_seen, unpack_seen
 from feedrank_feature_store.stream import histories
 from feedrank_feature_store.stream.catalogue_state import key_bytes
 from feedrank_feature_store.stream.histories import ACTIONS
@@ -45,10 +45,15 @@ def assert_lists_equal(state: State, messages: list) -> None:
     for user in {m.user_id for m in messages if isinstance(m, Impression | Interaction)}:
         key, reader = user_key(user), state.reader
         # Impressions and actions come in an order of their own.
-        assert set(unpack_seen(state.seen.get(reader, key))) == seen_by(messages, user)
+        assert set(item_keys(state.seen.get(reader, key))) == seen_by(messages, user)
         for table, kinds in ((state.hidden, HIDING), (state.followed, FOLLOWING)):
-            held = unpack_seen(table.get(reader, key)).tolist()
+            held = item_keys(table.get(reader, key))
             assert held == listed(messages, user, kinds)
+
+
+def item_keys(packed: bytes | None) -> list[int]:
+    """The keys of a packed list."""
+    return np.frombuffer(packed or b"", np.int64).tolist()
 
 
 def seen_by(messages: list, user: str) -> set[int]:
@@ -60,4 +65,6 @@ def seen_by(messages: list, user: str) -> set[int]:
 def listed(messages: list, user: str, kinds: tuple[InteractionType, ...]) -> list[int]:
     """The keys of what a reader did one of these to, in the order of arrival."""
     done = [m for m in messages if isinstance(m, Interaction) and m.user_id == user]
-    return extend_seen([], [item_key(m.item_id) for m in done if m.event_type in kinds])
+    keys = [item_key(m.item_id) for m in done if m.event_type in kinds]
+    # Each once, at its last place.
+    return list(dict.fromkeys(reversed(keys)))[::-1]

@@ -5,6 +5,7 @@ not answer. Nothing here knows which bus it is: a reader may hold records that i
 an outage, and hand them out during it.
 """
 
+import base64
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -208,6 +209,19 @@ class BusContract:
         assert (letter.topic, letter.partition, letter.offset) == ("verdicts", 0, 0)
         assert (letter.key, letter.reason) == ("drift", "value is not JSON")
         assert letter.value == "/wA="
+
+    def test_of_a_huge_record_the_dead_letter_holds_the_beginning(self, bus: Bus) -> None:
+        bus.publisher().publish(VERDICTS, [Outgoing("drift", b"x" * (7 << 19))])
+        with bus.consumer([VERDICTS], group="g", member="a") as consumer:
+            (record,) = read(consumer, 1)
+            consumer.dead_letter(record, "too much")
+        twin = with_dead_letters()[VERDICTS.dlq]
+        with bus.consumer([twin], group="cli", member="a") as consumer:
+            (dead,) = read(consumer, 1)
+        assert dead.value is not None
+        letter = DeadLetter.model_validate_json(dead.value)
+        assert base64.b64decode(letter.value) == b"x" * (1 << 20)
+        assert letter.reason == "too much (the first 1048576 of 3670016 bytes)"
 
     def test_broadcast_gives_every_reader_every_record_from_an_offset(self, bus: Bus) -> None:
         bus.publisher().publish(VERDICTS, outgoing(5))

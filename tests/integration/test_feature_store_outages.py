@@ -12,13 +12,13 @@ from feedrank_core.contracts.ids import item_key
 from feedrank_core.contracts.redis_keys import HIDDEN
 from feedrank_core.contracts.topics import INTERACTIONS, USER_CHANGES, with_dead_letters
 from feedrank_core.contracts.user_changes import ChangeKind, UserChange
-from feedrank_core.features.history import unpack_seen
 from feedrank_core.runtime.bus import BusUnavailableError, Outgoing
 from feedrank_core.runtime.bus_memory import MemoryBus
 from feedrank_core.runtime.redis_clients import sync_client
 from feedrank_feature_store.adapters.memory_online import MemoryOnline
 from feedrank_feature_store.consumer import GROUP
 from feedrank_feature_store.stream.state import user_key
+from stream_checks import item_keys
 from stream_running import publish
 
 NOW = datetime.now(UTC)
@@ -201,4 +201,4 @@ def test_all_that_a_reader_did_up_to_the_last_checkpoint_is_shown_after_a_kill(s
             running.follower.save()
     with started() as running:
         running.show()
-    assert unpack_seen(cache.get(HIDDEN.key(user="u"))).tolist() == [item_key("i")]
+    assert item_keys(cache.get(HIDDEN.key(user="u"))) == [item_key("i")]

@@ -15,7 +15,6 @@ from feedrank_core.contracts.features import COUNTER_COLUMNS
 from feedrank_core.contracts.items import Item
 from feedrank_core.contracts.redis_keys import HIDDEN, SEEN
 from feedrank_core.contracts.topics import TOPICS
-from feedrank_core.features.history import unpack_seen
 from feedrank_core.runtime.bus import Outgoing
 from feedrank_core.runtime.bus_redis import RedisBus
 from feedrank_core.runtime.redis_clients import sync_client
@@ -23,7 +22,14 @@ from feedrank_feature_store.consumer import GROUP
 from feedrank_feature_store.stream.inputs import FOLDED, microseconds
 from feedrank_feature_store.stream.state import State
 from integration.conftest import free_port
-from stream_checks import HIDING, assert_equals, assert_lists_equal, listed, seen_by
+from stream_checks import (
+    HIDING,
+    assert_equals,
+    assert_lists_equal,
+    item_keys,
+    listed,
+    seen_by,
+)
 from stream_world import TOPIC_OF, as_columns, drawn_log, plainly
 
 pytestmark = pytest.mark.slow
@@ -143,7 +149,7 @@ def assert_online(store, plain) -> None:
 
 
 def keys_in(cache, name: str) -> list[int]:
-    return unpack_seen(cache.get(name)).tolist()
+    return item_keys(cache.get(name))
 
 
 def assert_lists_shown(cache_url, log) -> None:

@@ -9,17 +9,26 @@ from feedrank_core.contracts.dead_letters import DeadLetter
 from feedrank_core.contracts.topics import TOPICS, with_dead_letters
 from feedrank_core.runtime.bus import Outgoing, Publisher, Record
 
+MAX_VALUE_BYTES = 1 << 20
+"""Of the record's value: what the intake takes. A larger one's letter would itself fit no topic."""
+
 
 def publish_dead_letter(
     publisher: Publisher, record: Record, reason: str, *, refused_by: str
 ) -> None:
-    """Hold the record with its reason, keyed by its topic. Raises: BusUnavailableError."""
+    """Hold the record with its reason, keyed by its topic; of a huge one the beginning.
+
+    Raises: BusUnavailableError.
+    """
+    value = record.value or b""
+    if len(value) > MAX_VALUE_BYTES:
+        reason = f"{reason} (the first {MAX_VALUE_BYTES} of {len(value)} bytes)"
     letter = DeadLetter(
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
         key=record.key,
-        value=base64.b64encode(record.value or b"").decode(),
+        value=base64.b64encode(value[:MAX_VALUE_BYTES]).decode(),
         reason=reason,
         refused_by=refused_by,
         refused_at=datetime.now(UTC),
