@@ -23,11 +23,14 @@ demo: setup ## a simulated world: two readers' feeds, and how likes change one o
 	@$(BIN)/feedrank demo $(DEMO)
 
 # Two test processes with two threads each wait for each other's threads on two cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile
+# Unit tests apart: a client's thread that waits for a gone server draws from `random`, and
+# Hypothesis takes that for a strategy's doing.
 test: setup ## every test that this machine can run, but those that take many minutes
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m "not long"
+	@$(PYTEST) tests/unit tests/contract && $(PYTEST) -m "not long" tests/integration tests/e2e
 
 test-long: setup ## the tests that kill for many minutes
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m long
+	@$(PYTEST) -m long
 
 lint: setup ## style, types and the direction of imports
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/pyright
