@@ -23,7 +23,7 @@ demo: setup ## a simulated world: two readers' feeds, and how likes change one o
 	@$(BIN)/feedrank demo $(DEMO)
 
 # Two test processes with two threads each wait for each other's threads on two cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -rs -n 2 --dist loadfile
 # Unit tests apart: a client's thread that waits for a gone server draws from `random`, and
 # Hypothesis takes that for a strategy's doing.
 test: setup ## every test that this machine can run, but those that take many minutes
