@@ -1,4 +1,4 @@
-"""Events of the bus as the contract reads them, in a fifth of the time its models take.
+"""Events of the bus as the contract reads them, without the time that its models take.
 
 The structs take an event as the intake writes it, and never what the contract refuses; whatever
 they do not take the contract's model decides, which also says what is wrong. So the lake, which
