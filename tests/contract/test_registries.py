@@ -69,6 +69,7 @@ def test_a_topic_has_writers_and_readers_that_are_services(topic) -> None:
     assert topic.readers <= KNOWN
     assert topic.readers or topic.model is DeadLetter
     assert topic.partitions >= 1
+    assert not topic.in_lake or "ingestion" in topic.readers or topic.model is DeadLetter
 
 
 @pytest.mark.parametrize(

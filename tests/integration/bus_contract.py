@@ -60,6 +60,14 @@ def read_one(consumer: Consumer) -> list[Record]:
     raise AssertionError("no record came")
 
 
+def only_letter(bus: Bus) -> DeadLetter:
+    twin = with_dead_letters()[VERDICTS.dlq]
+    with bus.consumer([twin], group="cli", member="a") as consumer:
+        (dead,) = read(consumer, 1)
+    assert dead.value is not None
+    return DeadLetter.model_validate_json(dead.value)
+
+
 def until_caught_up(broadcast: Iterator[Record | None]) -> list[Record]:
     return [r for r in takewhile(lambda r: r is not None, broadcast) if r is not None]
 
@@ -201,11 +209,7 @@ class BusContract:
         with bus.consumer([VERDICTS], group="g", member="a") as consumer:
             (record,) = read(consumer, 1)
             consumer.dead_letter(record, "value is not JSON")
-        twin = with_dead_letters()[VERDICTS.dlq]
-        with bus.consumer([twin], group="cli", member="a") as consumer:
-            (dead,) = read(consumer, 1)
-        assert dead.value is not None
-        letter = DeadLetter.model_validate_json(dead.value)
+        letter = only_letter(bus)
         assert (letter.topic, letter.partition, letter.offset) == ("verdicts", 0, 0)
         assert (letter.key, letter.reason) == ("drift", "value is not JSON")
         assert letter.value == "/wA="
@@ -215,11 +219,7 @@ class BusContract:
         with bus.consumer([VERDICTS], group="g", member="a") as consumer:
             (record,) = read(consumer, 1)
             consumer.dead_letter(record, "too much")
-        twin = with_dead_letters()[VERDICTS.dlq]
-        with bus.consumer([twin], group="cli", member="a") as consumer:
-            (dead,) = read(consumer, 1)
-        assert dead.value is not None
-        letter = DeadLetter.model_validate_json(dead.value)
+        letter = only_letter(bus)
         assert base64.b64decode(letter.value) == b"x" * (1 << 20)
         assert letter.reason == "too much (the first 1048576 of 3670016 bytes)"
 

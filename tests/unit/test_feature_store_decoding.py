@@ -8,8 +8,9 @@ import pytest
 from feedrank_core.contracts.events import Impression, Interaction, InteractionType, Surface
 from feedrank_core.contracts.topics import IMPRESSIONS, INTERACTIONS
 from feedrank_core.runtime.bus import Record
+from feedrank_core.runtime.dead_letters import reason_of
 from feedrank_feature_store.stream.event_decoding import impression_of, interaction_of
-from feedrank_feature_store.stream.inputs import from_records, reason_of
+from feedrank_feature_store.stream.inputs import from_records
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from poison_events import EVENT, POISON, T0

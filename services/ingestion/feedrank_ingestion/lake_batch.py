@@ -7,6 +7,7 @@ from typing import Any
 
 from feedrank_core.contracts.topics import TOPICS
 from feedrank_core.runtime.bus import Record
+from feedrank_core.runtime.dead_letters import reason_of
 from feedrank_core.runtime.lake_schema import contract_table
 from pydantic import ValidationError
 
@@ -66,9 +67,3 @@ def row_of(record: Record) -> Row:
     message = TOPICS[record.topic].model.model_validate_json(record.value or b"")
     place = {"topic_partition": record.partition, "topic_offset": record.offset}
     return message.model_dump() | place
-
-
-def reason_of(error: ValidationError) -> str:
-    """What is wrong first, with the field's name."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'record'}: {first['msg']}"

@@ -22,7 +22,7 @@ from feedrank_core.runtime.metrics import Metrics
 from feedrank_ingestion.lake_batch import Batch
 
 GROUP = "lake_sink"
-SINK_TOPICS = tuple(t for t in TOPICS.values() if t.in_lake and "ingestion" in t.readers)
+SINK_TOPICS = tuple(t for t in TOPICS.values() if t.in_lake)
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 2.0
 POLL_S = 0.25

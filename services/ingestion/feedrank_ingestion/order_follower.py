@@ -27,6 +27,7 @@ from feedrank_core.contracts.user_changes import (
 )
 from feedrank_core.runtime.bus import Bus, BusUnavailableError, Consumer, LeaseLostError, Record
 from feedrank_core.runtime.change_reports import Reporter, report_on
+from feedrank_core.runtime.dead_letters import reason_of
 from feedrank_core.runtime.lake import Lake, LakeError
 from feedrank_core.runtime.lake_changes import Progress
 from feedrank_core.runtime.lake_erasure import LakeEraser, Row
@@ -34,7 +35,6 @@ from feedrank_core.runtime.metrics import Metrics
 from pydantic import ValidationError
 
 from feedrank_ingestion.bus_eraser import BusEraser
-from feedrank_ingestion.lake_batch import reason_of
 from feedrank_ingestion.lake_sink import SINK_TOPICS, missing
 
 MAX_ORDERS = 500

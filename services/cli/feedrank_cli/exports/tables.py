@@ -32,7 +32,7 @@ MEMORY_LIMIT = "1GB"
 
 def table_names() -> list[str]:
     """What can be exported."""
-    logs = [LOG + t.name for t in TOPICS.values() if t.in_lake and "ingestion" in t.readers]
+    logs = [LOG + t.name for t in TOPICS.values() if t.in_lake]
     return [*VIEWS, *logs, *(FEATURES + Path(table).stem for table in Table)]
 
 

@@ -109,6 +109,7 @@ ITEM_STATS = _topic(
     {"model_server"},
     planned={"model_server"},
     compacted=True,
+    in_lake=False,
 )
 MODEL_DELTAS = _topic(
     "model-deltas",
@@ -118,6 +119,7 @@ MODEL_DELTAS = _topic(
     {"model_server"},
     planned={"trainer", "model_server"},
     compacted=True,
+    in_lake=False,
 )
 VERDICTS = _topic(
     "verdicts",

@@ -18,6 +18,7 @@ from feedrank_core.contracts.items import Item
 from feedrank_core.contracts.topics import IMPRESSIONS, INTERACTIONS, ITEMS, USERS
 from feedrank_core.contracts.users import User
 from feedrank_core.runtime.bus import Record
+from feedrank_core.runtime.dead_letters import reason_of
 from pydantic import ValidationError
 
 from feedrank_feature_store.stream.catalogue_state import ItemVersion
@@ -125,12 +126,6 @@ def from_lake(topic: str, batch: pa.RecordBatch | pa.Table) -> Inputs:
         dwell_s = [dwell or 0.0 for dwell in batch.column("dwell_s").to_pylist()]
     users, items, ids = (batch.column(name).to_pylist() for name in _EVENT_COLUMNS)
     return Inputs(Events(users, items, ids, codes, at_us, dwell_s))
-
-
-def reason_of(error: ValidationError) -> str:
-    """What is wrong first, with the field's name."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'record'}: {first['msg']}"
 
 
 def _add_record(inputs: Inputs, record: Record) -> None:
