@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,15 +12,15 @@ import orjson
 from fastapi import FastAPI
 from feedrank_core.contracts.bundle import Manifest, Part, PopularLists, Stage
 from feedrank_core.contracts.ids import item_key
-from feedrank_core.contracts.topics import Topic
 from feedrank_core.ranking.packed import pack
 from feedrank_core.runtime.bundle_store import Bundle, BundleStore
-from feedrank_core.runtime.bus import BusUnavailableError, Outgoing
+from feedrank_core.runtime.bus import BusUnavailableError
 from feedrank_core.runtime.metrics import Metrics
 from feedrank_gateway.adapters.memory_cache import MemoryCache
 from feedrank_gateway.app import assemble
 from feedrank_gateway.bundle_watcher import BundleWatcher
 from feedrank_gateway.cursor import CursorCodec
+from feedrank_gateway.ports import SlatesRefusedError
 from feedrank_gateway.slate_log import SlateLog
 
 FIRST, SECOND = "20260101T000000-00000001", "20260102T000000-00000002"
@@ -91,18 +92,22 @@ class StillPointer:
 
 
 class ListPublisher:
-    """Keeps what was published; `down` makes it fail."""
+    """Keeps what was published; `down` and `refuses` make it fail for now or for good."""
 
     def __init__(self) -> None:
-        self.records: list[Outgoing] = []
-        self.down = False
+        self.slates: list[tuple[str, bytes]] = []
+        self.down = self.refuses = False
+        self.was_tried = asyncio.Event()
 
-    def publish(self, topic: Topic, records: Sequence[Outgoing]) -> None:
+    async def publish(self, slates: Sequence[tuple[str, bytes]]) -> None:
+        self.was_tried.set()
         if self.down:
             raise BusUnavailableError("down")
-        self.records += records
+        if self.refuses:
+            raise SlatesRefusedError("too large")
+        self.slates += slates
 
-    def close(self) -> None:
+    async def close(self) -> None:
         pass
 
 
@@ -125,7 +130,7 @@ class GatewayWorld:
             ),
         )
         self.slates = SlateLog(
-            lambda: self.publisher,
+            self.publisher,
             capacity=capacity,
             on_published=self.metrics.counter("slates_published_total").inc,
             on_dropped=self.metrics.counter("slates_dropped_total").inc,

@@ -244,10 +244,10 @@ async def test_every_answer_is_logged_as_a_slate_that_validates(world):
     world.give_candidates("ada", range(8))
     world.slates.start()
     feed = await _feed(world, surface="explore")
-    world.slates.close()
-    (record,) = world.publisher.records
-    slate = Slate.model_validate_json(record.value)
-    assert record.key == slate.user_id == "ada"
+    await world.slates.close()
+    ((user_id, value),) = world.publisher.slates
+    slate = Slate.model_validate_json(value)
+    assert user_id == slate.user_id == "ada"
     assert slate.request_id == feed["request_id"]
     assert [i.item_id for i in slate.items] == [i["item_id"] for i in feed["items"]]
     assert slate.surface == "explore"
@@ -260,6 +260,31 @@ async def test_a_bus_that_is_down_delays_no_answer_and_drops_are_counted(tmp_pat
     world.publisher.down = True
     for _ in range(12):
         await _feed(world)
-    world.slates.close()
+    assert world.metric("slates_dropped_total") == 7
+    await world.slates.close()
     assert world.metric("slates_dropped_total") == 12
     assert world.metric("requests_total", surface="home", status="200") == 12
+
+
+async def test_slates_that_a_bus_did_not_take_are_published_once_it_is_back(world):
+    world.publisher.down = True
+    world.slates.start()
+    asked = [await _feed(world) for _ in range(3)]
+    await world.publisher.was_tried.wait()
+    world.publisher.down = False
+    await world.slates.close()
+    logged = [orjson.loads(slate)["request_id"] for _, slate in world.publisher.slates]
+    assert logged == [feed["request_id"] for feed in asked]
+    assert world.metric("slates_dropped_total") == 0
+
+
+async def test_slates_that_the_bus_refuses_are_dropped_and_do_not_stop_the_next(world):
+    world.publisher.refuses = True
+    world.slates.start()
+    await _feed(world)
+    await world.publisher.was_tried.wait()
+    world.publisher.refuses = False
+    await _feed(world)
+    await world.slates.close()
+    assert world.metric("slates_dropped_total") == 1
+    assert world.metric("slates_published_total") == 1

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from feedrank_core.runtime.bundle_store import BundleStore
-from feedrank_core.runtime.bus_open import open_bus
 from feedrank_core.runtime.http import create_app
 from feedrank_core.runtime.logs import configure
 from feedrank_core.runtime.metrics import Metrics
@@ -18,6 +17,7 @@ from feedrank_core.runtime.secret_file import load_secret
 
 from feedrank_gateway.adapters.redis_cache import RedisCache
 from feedrank_gateway.adapters.redis_pointer import RedisPointer
+from feedrank_gateway.adapters.relay_process import RelayProcess
 from feedrank_gateway.bundle_watcher import BundleWatcher
 from feedrank_gateway.cursor import CursorCodec
 from feedrank_gateway.feed import FeedService
@@ -27,7 +27,7 @@ from feedrank_gateway.settings import Settings
 from feedrank_gateway.slate_log import SlateLog
 
 SWITCH_INTERVAL_S = 0.0005
-"""Python's default of 5 ms is what a request waits while the slate thread holds the interpreter."""
+"""Python's default of 5 ms is what a request waits while a thread opens a new bundle."""
 
 
 def create() -> FastAPI:
@@ -48,7 +48,7 @@ def build(settings: Settings) -> FastAPI:
         on_swap=lambda outcome: swaps.labels(outcome).inc(),
     )
     slates = SlateLog(
-        open_bus(settings.bus_url).publisher,
+        RelayProcess(settings.bus_url),
         capacity=settings.slate_queue,
         on_published=metrics.counter("slates_published_total").inc,
         on_dropped=metrics.counter("slates_dropped_total").inc,
@@ -72,7 +72,7 @@ def assemble(
         gc.collect()
         gc.freeze()  # what start-up made is never garbage: no full collection walks it again
         yield
-        await asyncio.to_thread(slates.close)
+        await slates.close()
         await asyncio.to_thread(watcher.close)
         await cache.close()
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 
 class CacheUnavailableError(RuntimeError):
     """The cache did not answer in time; the feed goes on without it."""
+
+
+class SlatesRefusedError(RuntimeError):
+    """The bus takes these slates neither now nor later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,4 +51,19 @@ class Pointer(Protocol):
 
     def current_id(self) -> str | None:
         """The bundle's id, or None before the first flip. Blocks: up to a short timeout."""
+        ...
+
+
+class SlatePublisher(Protocol):
+    """Brings slates to the bus."""
+
+    async def publish(self, slates: Sequence[tuple[str, bytes]]) -> None:
+        """Return once the bus holds them all: readers and their slates as JSON.
+
+        Raises: BusUnavailableError, after which the caller may try again; SlatesRefusedError.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release what it holds; what was published is already held."""
         ...

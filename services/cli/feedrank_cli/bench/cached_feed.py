@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import psutil
 import redis
 from feedrank_core.runtime.home import Home
 from feedrank_core.runtime.valkey import Role, valkey_command
@@ -60,12 +61,20 @@ def run(home: Home, *, quick: bool, seed: int) -> Report:
         results: dict[str, list[dict[str, Any]]] = {name: [] for name in ports}
         for port in ports.values():
             _attack(vegeta, port, num_users, seconds=3, folder=folder)  # warm up
+        cpu_s: dict[str, float] = dict.fromkeys((*ports, "bus"), 0.0)
         for _ in range(rounds):
             for name, port in ports.items():
+                before = system.cpu_s()
                 results[name].append(_attack(vegeta, port, num_users, seconds, folder))
+                for part in (name, "bus") if name == "gateway" else (name,):
+                    cpu_s[part] += system.cpu_s()[part] - before[part]
         for name in ("slates_dropped_total", "degraded_total"):
             report.figure(name.removesuffix("_total"), _counted(ports["gateway"], name))
     _fill(report, results, num_users, num_items)
+    us_per_feed = {name: s / (rounds * seconds * RATE) * 1e6 for name, s in cpu_s.items()}
+    report.figure("cpu_us_per_feed", us_per_feed["gateway"])
+    report.figure("bus_cpu_us_per_feed", us_per_feed["bus"])
+    report.floor("cpu_us_per_feed", us_per_feed["floor"])
     return report
 
 
@@ -98,6 +107,7 @@ class _System:
 
     def __init__(self, home: Home, stack: ExitStack) -> None:
         self._stack = stack
+        self._processes: dict[str, psutil.Process] = {}
         self._log = stack.enter_context((home.root / "log").open("wb"))
         self.bus_url, self.cache_url = (
             self._start_server(home, role) for role in (Role.BUS, Role.CACHE)
@@ -111,14 +121,15 @@ class _System:
     def start_floor(self) -> int:
         """Start the bare endpoint; its port."""
         port = _free_port()
-        self._start([sys.executable, "-c", _FLOOR.format(port=port, workers=WORKERS)])
+        self._start("floor", [sys.executable, "-c", _FLOOR.format(port=port, workers=WORKERS)])
         return _wait_ready(port)
 
     def start_gateway(self) -> int:
         """Start the gateway; its port."""
         port = _free_port()
         self._environment["FEEDRANK_GATEWAY_PORT"] = str(port)
-        self._start([sys.executable, "-m", "feedrank_gateway", "serve", "--workers", str(WORKERS)])
+        serve = ("-m", "feedrank_gateway", "serve", "--workers", str(WORKERS))
+        self._start("gateway", [sys.executable, *serve])
         return _wait_ready(port)
 
     def give_floor_true_answers(self, port: int, num_users: int) -> None:
@@ -133,7 +144,7 @@ class _System:
         port, folder = _free_port(), home.run / role
         folder.mkdir(parents=True)
         self._environment = dict(os.environ)
-        self._start(valkey_command(role, port=port, folder=folder))
+        self._start(role, valkey_command(role, port=port, folder=folder))
         url = f"redis://127.0.0.1:{port}/0"
         with redis.Redis.from_url(url) as client:
             for _ in range(250):
@@ -144,11 +155,21 @@ class _System:
                     time.sleep(0.02)
         raise BenchCannotRun(f"the {role} server did not start on port {port}")
 
-    def _start(self, command: list[str]) -> None:
+    def cpu_s(self) -> dict[str, float]:
+        """What each part has used so far, its children with it."""
+        return {
+            name: sum(
+                sum(process.cpu_times()[:2]) for process in (first, *first.children(recursive=True))
+            )
+            for name, first in self._processes.items()
+        }
+
+    def _start(self, name: str, command: list[str]) -> None:
         process = subprocess.Popen(
             command, env=self._environment, stdout=subprocess.DEVNULL, stderr=self._log
         )
         self._stack.callback(_end, process)
+        self._processes[name] = psutil.Process(process.pid)
 
 
 def _counted(port: int, name: str) -> float:
