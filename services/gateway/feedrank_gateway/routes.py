@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI, Request, Response
 from feedrank_core.contracts.api import FeedResponse, Problem
@@ -10,11 +11,14 @@ from feedrank_core.contracts.events import Surface
 from feedrank_core.contracts.slates import Degraded
 from feedrank_core.runtime.http import PROBLEM_TYPE, problem
 from feedrank_core.runtime.metrics import Metrics
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from feedrank_gateway.cursor import BadCursorError, CursorCodec
 from feedrank_gateway.feed import FeedService, NoBundleError, StaleCursorError
 from feedrank_gateway.query import PARAMETERS, InvalidQueryError, parse
 
+PATH = "/v1/users/{user_id:id}/feed"
 _NEW_SESSION = "ask without a cursor: a new session begins"
 _PROBLEMS: dict[int | str, dict[str, object]] = {
     status: {"model": Problem, "description": description, "content": {PROBLEM_TYPE: {}}}
@@ -30,7 +34,11 @@ _PROBLEMS: dict[int | str, dict[str, object]] = {
 def add_feed_routes(
     app: FastAPI, service: FeedService, cursors: CursorCodec, metrics: Metrics
 ) -> None:
-    """Put the feed on the application itself: FastAPI matches an included router twice."""
+    """Put the feed first among the routes, without what FastAPI does around an endpoint.
+
+    A feed has no body and no dependencies, and its parameters are checked by hand; FastAPI's own
+    route, which /openapi.json is written from, would spend a tenth of a request on nothing.
+    """
     requests = metrics.counter("requests_total")
     answered = {surface: requests.labels(str(surface), "200") for surface in Surface}
     seconds = metrics.histogram("feed_seconds")
@@ -41,7 +49,7 @@ def add_feed_routes(
         return problem(status, title, str(error), remedy, field)
 
     @app.get(
-        "/v1/users/{user_id:id}/feed",
+        PATH,
         response_model=None,
         responses={200: {"model": FeedResponse}, **_PROBLEMS},
         openapi_extra={"parameters": PARAMETERS},
@@ -68,3 +76,17 @@ def add_feed_routes(
         response = Response(page.answer(), media_type="application/json")
         seconds.observe(time.perf_counter() - start)
         return response
+
+    app.router.routes.insert(0, Route(PATH, _Answer(feed), methods=["GET"]))
+
+
+class _Answer:
+    """An endpoint as an application, which Starlette calls as it is."""
+
+    def __init__(self, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        response = await self._endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)

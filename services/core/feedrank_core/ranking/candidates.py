@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -41,51 +41,95 @@ class ItemTable:
         return len(self.key_I)
 
 
-@dataclass(frozen=True, slots=True)
 class Candidates:
     """Hydrated candidates of one request, one row each, in the order of the last stage.
 
-    `score_N` is as retrieved, `value_N` what scorers made of it.
+    `score_N` is as retrieved, `value_N` what scorers made of it. The other columns of the item
+    table are gathered when first asked for: most rows are gone by then, and each gather from a
+    large table waits for memory.
 
     Shapes: all (N,). Units: created_at_N in Unix seconds.
     """
 
-    index_N: np.ndarray
-    key_N: np.ndarray
-    creator_N: np.ndarray
-    category_N: np.ndarray
-    created_at_N: np.ndarray
-    active_N: np.ndarray
-    source_N: np.ndarray
-    score_N: np.ndarray
-    value_N: np.ndarray
+    __slots__ = ("_gathered", "_items", "index_N", "key_N", "score_N", "source_N", "value_N")
+
+    def __init__(
+        self,
+        items: ItemTable,
+        index_N: np.ndarray,
+        key_N: np.ndarray,
+        source_N: np.ndarray,
+        score_N: np.ndarray,
+        value_N: np.ndarray,
+    ) -> None:
+        self._items, self._gathered = items, dict[str, np.ndarray]()
+        self.index_N, self.key_N, self.source_N = index_N, key_N, source_N
+        self.score_N, self.value_N = score_N, value_N
 
     def __len__(self) -> int:
         return len(self.index_N)
 
+    @property
+    def creator_N(self) -> np.ndarray:
+        """Indices into the bundle's creators."""
+        return self._column("creator_I")
+
+    @property
+    def category_N(self) -> np.ndarray:
+        """Indices into the bundle's categories."""
+        return self._column("category_I")
+
+    @property
+    def created_at_N(self) -> np.ndarray:
+        """When each item was published."""
+        return self._column("created_at_I")
+
+    @property
+    def active_N(self) -> np.ndarray:
+        """False where an item was withdrawn."""
+        return self._column("active_I")
+
     def take(self, rows_M: np.ndarray) -> Candidates:
         """These rows, in this order. Shapes: rows_M (M,) integer."""
         return Candidates(
+            self._items,
             self.index_N.take(rows_M),
             self.key_N.take(rows_M),
-            self.creator_N.take(rows_M),
-            self.category_N.take(rows_M),
-            self.created_at_N.take(rows_M),
-            self.active_N.take(rows_M),
             self.source_N.take(rows_M),
             self.score_N.take(rows_M),
             self.value_N.take(rows_M),
         )
 
-    def followed_by(self, other: Candidates) -> Candidates:
-        """These rows, then the other's."""
+    def first(self, num: int) -> Candidates:
+        """The first `num` rows, without a copy."""
         return Candidates(
-            *(
-                np.concatenate([getattr(self, name), getattr(other, name)])
-                for name in self.__slots__
-            )
+            self._items,
+            self.index_N[:num],
+            self.key_N[:num],
+            self.source_N[:num],
+            self.score_N[:num],
+            self.value_N[:num],
+        )
+
+    def followed_by(self, other: Candidates) -> Candidates:
+        """These rows, then the other's, of the same item table."""
+        return Candidates(
+            self._items,
+            np.concatenate([self.index_N, other.index_N]),
+            np.concatenate([self.key_N, other.key_N]),
+            np.concatenate([self.source_N, other.source_N]),
+            np.concatenate([self.score_N, other.score_N]),
+            np.concatenate([self.value_N, other.value_N]),
         )
 
     def with_values(self, value_N: np.ndarray) -> Candidates:
         """The same rows with other values."""
-        return replace(self, value_N=value_N)
+        return Candidates(
+            self._items, self.index_N, self.key_N, self.source_N, self.score_N, value_N
+        )
+
+    def _column(self, name: str) -> np.ndarray:
+        column = self._gathered.get(name)
+        if column is None:
+            column = self._gathered[name] = getattr(self._items, name).take(self.index_N)
+        return column

@@ -17,15 +17,12 @@ class ItemHydrator:
 
     def __call__(self, retrieved: Retrieved) -> Candidates:
         """One row per retrieved item, in the same order."""
-        index_N, items = retrieved.index_N.astype(np.intp), self.items
+        index_N = retrieved.index_N.astype(np.intp)
         score_N = retrieved.score_N.astype(np.float32, copy=False)
         return Candidates(
+            self.items,
             index_N=index_N,
-            key_N=items.key_I.take(index_N),
-            creator_N=items.creator_I.take(index_N),
-            category_N=items.category_I.take(index_N),
-            created_at_N=items.created_at_I.take(index_N),
-            active_N=items.active_I.take(index_N),
+            key_N=self.items.key_I.take(index_N),
             source_N=np.full(len(index_N), SOURCES.index(retrieved.source), dtype=np.int8),
             score_N=score_N,
             value_N=score_N,
