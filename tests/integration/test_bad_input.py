@@ -18,7 +18,7 @@ from feedrank_core.contracts.topics import INTERACTIONS
 from feedrank_core.runtime.bundle_store import BundleStore
 from feedrank_core.runtime.bus_redis import RedisBus
 from feedrank_core.runtime.home import Home
-from feedrank_core.runtime.serving import PORT_IN_USE
+from feedrank_core.runtime.probes import PORT_IN_USE
 from feedrank_core.runtime.valkey import Role
 from gateway_world import FIRST, SECOND, write_bundle
 from processes import HOST, Server, Service, free_port, until
@@ -273,11 +273,17 @@ def test_a_process_starts_without_redis_says_what_it_lacks_and_takes_it_up(name,
         server.stop()
 
 
-@pytest.mark.parametrize("name", PROCESSES)
+COMMANDS = {
+    "trainer": ("feedrank_trainer", "train --as-of 2026-03-01T00:00:00Z --run .", "trainer_port"),
+    "batch ranker": ("feedrank_batch_ranker", "rank --run .", "batch_ranker_port"),
+}
+
+
+@pytest.mark.parametrize("name", [*PROCESSES, *COMMANDS])
 def test_a_port_in_use_ends_the_start_with_the_address(name, tmp_path, bus_server: Server) -> None:
-    module, verb, setting = PROCESSES[name]
+    module, verb, setting = (PROCESSES | COMMANDS)[name]
     done = subprocess.run(
-        [sys.executable, "-m", module, verb],
+        [sys.executable, "-m", module, *verb.split()],
         env=Service(
             tmp_path,
             module,

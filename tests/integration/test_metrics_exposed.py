@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import httpx
 import pytest
+from batch_ranker_world import NUM_USERS, Place
 from feedrank_core.contracts.metrics import METRICS
-from processes import Service, free_port
+from feedrank_trainer.pairs import SUMMARY
+from processes import HOST, START_S, Server, Service, free_port, until
 from prometheus_client.parser import text_string_to_metric_families
 
 
@@ -18,6 +22,67 @@ def registered(service: str) -> set[str]:
 def exposed(service: Service) -> set[str]:
     text = httpx.get(f"{service.url}/metrics").raise_for_status().text
     return {family.name for family in text_string_to_metric_families(text)}
+
+
+def probes_alone(folder: Path, module: str, *arguments: str, **settings: str) -> Service:
+    """A command that answers probes while it works; `<service>_port` is its own."""
+    port = free_port()
+    own = {f"{module.removeprefix('feedrank_')}_port": str(port), "home": str(folder)}
+    return Service(folder, module, *arguments, port=port, **own, **settings)
+
+
+def ended(service: Service) -> int:
+    """Its exit code, once it has ended by itself and let go of its port."""
+    assert service.process is not None
+    code = service.process.wait(START_S)
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # answers still linger
+        free.bind((HOST, int(service.url.rsplit(":", 1)[1])))
+    return code
+
+
+def test_the_trainer_exposes_the_registry_while_it_works(tmp_path: Path) -> None:
+    summary = tmp_path / SUMMARY
+    os.mkfifo(summary)  # it waits for whoever writes here
+    service = probes_alone(
+        tmp_path, "feedrank_trainer", *("train", "--as-of", "2026-03-01T00:00:00Z"),
+        *("--run", str(tmp_path)),
+    )  # fmt: skip
+    service.start()
+    service.until_ready()
+    assert exposed(service) == registered("trainer")
+    summary.write_text('{"pairs": 0}')
+    assert ended(service) == 1
+    assert "no engaged action" in service.said()
+
+
+def test_the_batch_ranker_exposes_the_registry_and_how_far_it_is(
+    cache_server: Server, tmp_path: Path
+) -> None:
+    place = Place(tmp_path, cache_server.url)
+    service = probes_alone(
+        tmp_path, "feedrank_batch_ranker", "rank", "--run", str(place.run),
+        cache_url=cache_server.url,
+    )  # fmt: skip
+    with cache_server.hang():
+        service.start()
+        until(lambda: service.readiness()[0] and sample(service, "batch_ranker_readers"))
+        assert exposed(service) == registered("batch_ranker")
+        assert sample(service, "batch_ranker_readers") == NUM_USERS
+        assert sample(service, "batch_ranker_readers_ranked") == 0
+        assert sample(service, "batch_ranker_recall") == 1.0
+    assert ended(service) == 0
+
+
+def sample(service: Service, name: str) -> float:
+    text = httpx.get(f"{service.url}/metrics").raise_for_status().text
+    (value,) = (
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == f"feedrank_{name}"
+    )
+    return value
 
 
 def test_the_intake_exposes_the_registry(intake: Service) -> None:

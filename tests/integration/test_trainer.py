@@ -12,9 +12,12 @@ from feedrank_core.contracts.features import COUNTER_COLUMNS
 from feedrank_core.contracts.ids import item_keys
 from feedrank_core.features.encoding import FeatureSchema, encode_items
 from feedrank_core.runtime.bundle_store import BundleStore
+from feedrank_core.runtime.metrics import Metrics
+from feedrank_trainer.app import make_bundle
 from feedrank_trainer.examples import read_shard
 from feedrank_trainer.pairs import write_pairs
 from feedrank_trainer.run import open_run, train_bundle
+from feedrank_trainer.settings import Settings
 from feedrank_trainer.training import TrainingConfig, fit
 
 AS_OF = datetime(2026, 3, 1, tzinfo=UTC)
@@ -106,6 +109,28 @@ def test_the_bundle_is_sealed_and_its_items_ascend_by_key(bundle):
     assert not bundle.array(Part.ITEM_ACTIVE)[bundle.array(Part.ITEM_IDS) == b"item-3"].any()
     missing = [p for p in Part if not p.value.startswith("index/") and not bundle.part(p).exists()]
     assert missing == []
+
+
+def test_metrics_tell_of_the_examples_and_of_each_epoch(prepared):
+    root, run = prepared
+    metrics = Metrics("trainer")
+    settings = Settings(home=root, epochs=2, batch_size=64, threads=1)
+    make_bundle(settings, root / "run", metrics, seed=7, epochs=None)
+
+    def value(name: str) -> float:
+        found = metrics.registry.get_sample_value(f"feedrank_trainer_{name}")
+        assert found is not None
+        return found
+
+    assert value("pairs") == run.num_pairs
+    assert value("epochs_total") == 2
+    assert value("steps") == 2 * -(-sum(at_s < run.cuts_s[0] for at_s in _moments(run)) // 64)
+    assert 0 < value("loss") < 10
+    assert 0 <= value("validation_ndcg") <= 1
+
+
+def _moments(run) -> list[float]:
+    return [at_s for path in run.shards for piece in read_shard(path) for at_s in piece["at_s"]]
 
 
 def test_popular_lists_hold_active_items_for_everyone_and_each_segment(bundle):

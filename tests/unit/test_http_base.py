@@ -9,7 +9,8 @@ from feedrank_core.runtime.bus import BusUnavailableError
 from feedrank_core.runtime.http import create_app
 from feedrank_core.runtime.logs import hide_secrets
 from feedrank_core.runtime.metrics import Metrics
-from feedrank_core.runtime.serving import PORT_IN_USE, serve, start_probe_server
+from feedrank_core.runtime.probes import PORT_IN_USE, probes
+from feedrank_core.runtime.serving import serve
 from pydantic import BaseModel
 
 
@@ -122,9 +123,8 @@ def test_a_port_in_use_is_one_clear_line_and_an_exit_code(
 
 
 def test_a_process_without_http_answers_probes_from_a_thread() -> None:
-    server = start_probe_server(Metrics("ingestion"), lambda: "lake is full", "127.0.0.1", 0)
-    try:
-        base = f"http://127.0.0.1:{server.server_address[1]}"
+    with probes(Metrics("ingestion"), lambda: "lake is full", "127.0.0.1", 0) as port:
+        base = f"http://127.0.0.1:{port}"
         with urlopen(f"{base}/healthz") as answer:
             assert answer.status == 200
         with urlopen(f"{base}/metrics") as answer:
@@ -133,9 +133,15 @@ def test_a_process_without_http_answers_probes_from_a_thread() -> None:
             urlopen(f"{base}/readyz")
         assert refused.value.read() == b"lake is full"
         refused.value.close()
-    finally:
-        server.shutdown()
-        server.server_close()
+        with (
+            pytest.raises(SystemExit) as stop,
+            probes(Metrics("ingestion"), lambda: None, "127.0.0.1", port),
+        ):
+            pass
+        assert stop.value.code == PORT_IN_USE
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # answers still linger
+        free.bind(("127.0.0.1", port))
 
 
 def test_secrets_never_reach_a_log_line() -> None:

@@ -12,6 +12,8 @@ import pyarrow as pa
 import typer
 from feedrank_core.runtime.bundle_store import BundleError
 from feedrank_core.runtime.logs import configure
+from feedrank_core.runtime.metrics import Metrics
+from feedrank_core.runtime.probes import probes
 from redis import RedisError
 
 from feedrank_batch_ranker import app as rim
@@ -32,8 +34,9 @@ def rank(
     """Index the run's bundle and write every user's candidates. Continues where it stopped."""
 
     def work(settings: Settings) -> dict[str, Any]:
-        at = rim.build(settings)
-        return rank_users(at.store, at.cache, at.users, run, settings, restart=restart)
+        at, metrics = rim.build(settings), Metrics("batch_ranker")
+        with probes(metrics, lambda: None, settings.host, settings.port):
+            return rank_users(at.store, at.cache, at.users, run, settings, metrics, restart=restart)
 
     _answer(work)
 

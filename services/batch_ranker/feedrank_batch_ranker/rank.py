@@ -16,6 +16,7 @@ from feedrank_core.contracts.bundle import Part, Stage
 from feedrank_core.contracts.redis_keys import CANDIDATES
 from feedrank_core.ranking.packed import pack
 from feedrank_core.runtime.bundle_store import Bundle, BundleStore, sha256_of
+from feedrank_core.runtime.metrics import Metrics
 from feedrank_core.runtime.progress import progress
 from redis import Redis
 
@@ -40,7 +41,14 @@ def bundle_of(run: Path) -> str:
 
 
 def rank(
-    store: BundleStore, cache: Redis, users: Path, run: Path, settings: Settings, *, restart: bool
+    store: BundleStore,
+    cache: Redis,
+    users: Path,
+    run: Path,
+    settings: Settings,
+    metrics: Metrics,
+    *,
+    restart: bool,
 ) -> dict[str, Any]:
     """Write `cand:` of every user; the summary of the run. Raises: RankerError, BundleError."""
     began = time.monotonic()
@@ -51,14 +59,10 @@ def rank(
     if not users.is_file():
         raise RankerError(f"{users} is missing; run `feedrank_feature_store features` first")
     ranked = RankedUsers(users)
-    ranker = Ranker(bundle, settings)
+    ranker = Ranker(bundle, settings, metrics)
     found = ranker.audit(users)
-    if found < settings.recall_floor:
-        raise RankerError(
-            f"bundle {bundle.bundle_id}: audited recall@{settings.num_candidates} is {found:.3f},"
-            f" below the floor of {settings.recall_floor}; nothing was written (see"
-            " FEEDRANK_BATCH_RANKER_ENGINE and FEEDRANK_BATCH_RANKER_RECALL_FLOOR)"
-        )
+    metrics.gauge("recall").set(found)
+    _require_recall(found, bundle, settings)
     fresh = Checkpoint(
         bundle_id=bundle.bundle_id,
         users_sha256=sha256_of(users),
@@ -81,6 +85,15 @@ def rank(
     }
 
 
+def _require_recall(found: float, bundle: Bundle, settings: Settings) -> None:
+    if found < settings.recall_floor:
+        raise RankerError(
+            f"bundle {bundle.bundle_id}: audited recall@{settings.num_candidates} is {found:.3f},"
+            f" below the floor of {settings.recall_floor}; nothing was written (see"
+            " FEEDRANK_BATCH_RANKER_ENGINE and FEEDRANK_BATCH_RANKER_RECALL_FLOOR)"
+        )
+
+
 def _continued(fresh: Checkpoint, run: Path, cache: Redis, users: Path, *, seed: int) -> Checkpoint:
     """Where the run was left, or its beginning where the cache was flushed since."""
     state = fresh.continued(run)
@@ -96,6 +109,7 @@ class Ranker:
 
     bundle: Bundle
     settings: Settings
+    metrics: Metrics
 
     def __post_init__(self) -> None:
         self.index = load_index(self.bundle)
@@ -129,6 +143,8 @@ class Ranker:
         """Rank and write every chunk that the checkpoint does not hold yet."""
         total = pq.read_metadata(users).num_rows
         done = min(total, state.chunks_written * self.settings.chunk_users)
+        self.metrics.gauge("readers").set(total)
+        self.metrics.gauge("readers_ranked").set(done)
         batches = read_users(users, self.settings.chunk_users, self._encoder.schema)
         with progress("users", total, done=done) as tick:
             for batch in islice(batches, state.chunks_written, None):
@@ -142,6 +158,8 @@ class Ranker:
                 )
                 state.save(run)
                 tick(len(batch))
+                done += len(batch)
+                self.metrics.gauge("readers_ranked").set(done)
         return state
 
     def rank_chunk(self, batch: pa.RecordBatch) -> list[tuple[str, np.ndarray, np.ndarray]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from feedrank_core.runtime.settings import InstallationSettings
+from feedrank_core.runtime.settings import BATCH_RANKER_PORT, InstallationSettings, Port
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
@@ -12,6 +12,8 @@ class Settings(InstallationSettings):
 
     model_config = SettingsConfigDict(env_prefix="FEEDRANK_BATCH_RANKER_")
 
+    port: Port = BATCH_RANKER_PORT
+    """Probes and metrics while it works."""
     num_candidates: int = Field(default=500, ge=1, le=533)
     """Candidates a user: 533 fill the 3,200 bytes of a `cand:` value."""
     chunk_users: int = Field(default=2048, ge=1)

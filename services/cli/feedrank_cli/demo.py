@@ -52,7 +52,7 @@ def free_ports(count: int) -> list[int]:
 
 def own_settings(home: Path) -> Settings:
     """A home of its own on free ports; the ports of a former `up` there while it runs."""
-    bus, cache, gateway, ingestion, features, sink = free_ports(6)
+    bus, cache, gateway, ingestion, features, sink, trainer, ranker = free_ports(8)
     settings = load(
         home=home,
         bus_url=f"redis://127.0.0.1:{bus}/0",
@@ -61,6 +61,8 @@ def own_settings(home: Path) -> Settings:
         ingestion_port=ingestion,
         feature_store_port=features,
         lake_sink_port=sink,
+        trainer_port=trainer,
+        batch_ranker_port=ranker,
     )
     if Supervisor(settings).is_running():
         raise CommandError(

@@ -7,10 +7,12 @@ from urllib.parse import urlsplit
 
 from feedrank_core.runtime.bus_open import is_kafka
 from feedrank_core.runtime.settings import (
+    BATCH_RANKER_PORT,
     FEATURE_STORE_PORT,
     GATEWAY_PORT,
     INGESTION_PORT,
     LAKE_SINK_PORT,
+    TRAINER_PORT,
     InstallationSettings,
     Port,
     variable_of,
@@ -37,6 +39,10 @@ class Settings(InstallationSettings):
     """Probes and metrics."""
     lake_sink_port: Port = LAKE_SINK_PORT
     """Probes and metrics."""
+    trainer_port: Port = TRAINER_PORT
+    """Probes and metrics while it trains."""
+    batch_ranker_port: Port = BATCH_RANKER_PORT
+    """Probes and metrics while it ranks."""
     kafka_controller_port: Port = 7803
     """Of the Kafka that `up --bus kafka` starts."""
     start_timeout_s: Annotated[float, Field(gt=0)] = 180.0

@@ -19,8 +19,8 @@ from feedrank_core.runtime.bus import Bus, BusUnavailableError
 from feedrank_core.runtime.bus_open import open_bus
 from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.metrics import Metrics
+from feedrank_core.runtime.probes import probes
 from feedrank_core.runtime.redis_clients import sync_client
-from feedrank_core.runtime.serving import start_probe_server
 from feedrank_core.runtime.subjects import Subjects
 
 from feedrank_feature_store.adapters.feast_online import FeastOnline
@@ -128,9 +128,10 @@ def follow(settings: Settings) -> None:
         signal.signal(number, lambda *_: stopping.set())
     metrics = Metrics("feature_store")
     stream = Stream(settings, metrics)
-    probes = start_probe_server(metrics, stream.ready, settings.host, settings.port)
-    bus = open_bus(settings.bus_url)
-    try:
+    with (
+        probes(metrics, stream.ready, settings.host, settings.port),
+        closing(open_bus(settings.bus_url)) as bus,
+    ):
         folder = settings.place.stream
         while not stopping.is_set():
             try:
@@ -140,10 +141,6 @@ def follow(settings: Settings) -> None:
             except StateInUseError as error:
                 stream.trouble = f"standing by: {error}"
                 stopping.wait(PAUSE_S)
-    finally:
-        bus.close()
-        probes.shutdown()
-        probes.server_close()
 
 
 class Stream:

@@ -14,8 +14,8 @@ from feedrank_core.runtime.bus import BusUnavailableError
 from feedrank_core.runtime.lake import Lake, LakeError
 from feedrank_core.runtime.logs import configure
 from feedrank_core.runtime.metrics import Metrics
+from feedrank_core.runtime.probes import probes
 from feedrank_core.runtime.serving import serve as serve_http
-from feedrank_core.runtime.serving import start_probe_server
 from feedrank_core.runtime.subjects import Subjects
 
 from feedrank_ingestion.app import (
@@ -71,17 +71,16 @@ def lake_sink() -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    probes = start_probe_server(metrics, ready, settings.host, settings.lake_sink_port)
     beside = Thread(target=follow_orders, name="orders")
-    beside.start()
-    try:
-        sink.run()
-    except ReplacedBusError as error:
-        _fail(error)
-    finally:
-        stop()
-        beside.join()
-        probes.shutdown()
+    with probes(metrics, ready, settings.host, settings.lake_sink_port):
+        beside.start()
+        try:
+            sink.run()
+        except ReplacedBusError as error:
+            _fail(error)
+        finally:
+            stop()
+            beside.join()
 
 
 @app.command()

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from feedrank_core.runtime.metrics import Metrics
+from feedrank_core.runtime.probes import probes
 
 from feedrank_trainer.settings import Settings
 
@@ -43,8 +45,10 @@ def train(
     from feedrank_trainer.run import RunError
 
     datetime.fromisoformat(as_of)
+    settings, metrics = Settings.at_start(), Metrics("trainer")
     try:
-        bundle = make_bundle(Settings.at_start(), run, seed=seed, epochs=epochs)
+        with probes(metrics, lambda: None, settings.host, settings.port):
+            bundle = make_bundle(settings, run, metrics, seed=seed, epochs=epochs)
     except RunError as error:
         typer.echo(f"feedrank_trainer: {error}", err=True)
         raise typer.Exit(1) from error

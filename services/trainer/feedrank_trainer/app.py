@@ -10,12 +10,13 @@ import torch
 from feedrank_core.runtime.atomic import write_atomically
 from feedrank_core.runtime.bundle_store import Bundle, BundleStore
 from feedrank_core.runtime.lake import Lake
+from feedrank_core.runtime.metrics import Metrics
 
 from feedrank_trainer.pairs import write_pairs
-from feedrank_trainer.progress import epoch_report
+from feedrank_trainer.progress import counted, epoch_report
 from feedrank_trainer.run import open_run, train_bundle
 from feedrank_trainer.settings import Settings
-from feedrank_trainer.training import TrainingConfig
+from feedrank_trainer.training import Epoch, TrainingConfig
 
 OFFSETS = "offsets.json"
 BUNDLE = "bundle.json"
@@ -30,7 +31,9 @@ def make_pairs(settings: Settings, run: Path, as_of: datetime) -> int:
         return write_pairs(home.features, run, as_of=as_of, connection=connection)
 
 
-def make_bundle(settings: Settings, run: Path, *, seed: int, epochs: int | None) -> Bundle:
+def make_bundle(
+    settings: Settings, run: Path, metrics: Metrics, *, seed: int, epochs: int | None
+) -> Bundle:
     """Train on the run's examples; the bundle's id is also left in the run's folder."""
     torch.set_num_threads(settings.threads)
     home = settings.place
@@ -39,9 +42,16 @@ def make_bundle(settings: Settings, run: Path, *, seed: int, epochs: int | None)
         batch_size=settings.batch_size,
         max_steps=settings.max_steps,
     )
-    with epoch_report(config.epochs) as report:
+    prepared = open_run(home.features, run)
+    metrics.gauge("pairs").set(prepared.num_pairs)
+    with epoch_report(config.epochs) as show:
+
+        def report(epoch: Epoch) -> None:
+            show(epoch)
+            counted(metrics, epoch)
+
         bundle = train_bundle(
-            open_run(home.features, run),
+            prepared,
             BundleStore(home.bundles),
             config=config,
             seed=seed,

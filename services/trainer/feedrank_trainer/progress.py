@@ -1,10 +1,11 @@
-"""Shows a training run: a bar on a terminal, plain lines elsewhere."""
+"""Shows a training run: a bar on a terminal, plain lines elsewhere, and as metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from feedrank_core.runtime.metrics import Metrics
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -26,6 +27,15 @@ def epoch_report(num_epochs: int, console: Console | None = None) -> Iterator[Ca
             progress.update(task, advance=1, description=line(epoch))
 
         yield advance
+
+
+def counted(metrics: Metrics, epoch: Epoch) -> None:
+    """Let `/metrics` tell of the epoch."""
+    metrics.counter("epochs_total").inc()
+    metrics.gauge("steps").set(epoch.steps)
+    metrics.gauge("loss").set(epoch.loss)
+    if epoch.score is not None:
+        metrics.gauge("validation_ndcg").set(epoch.score)
 
 
 def line(epoch: Epoch) -> str:

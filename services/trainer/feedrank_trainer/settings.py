@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from feedrank_core.runtime.settings import InstallationSettings
+from feedrank_core.runtime.settings import TRAINER_PORT, InstallationSettings, Port
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
@@ -12,6 +12,8 @@ class Settings(InstallationSettings):
 
     model_config = SettingsConfigDict(env_prefix="FEEDRANK_TRAINER_")
 
+    port: Port = TRAINER_PORT
+    """Probes and metrics while it works."""
     epochs: int = Field(default=6, ge=1)
     """Passes over the examples at most; early stopping may take fewer."""
     batch_size: int = Field(default=512, ge=2)
