@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -37,6 +38,16 @@ def until(happened: Callable[[], object], *, within_s: float = START_S) -> None:
     while not happened():
         assert time.monotonic() < deadline, "did not happen in time"
         time.sleep(PAUSE_S)
+
+
+def fill(pipe: int) -> None:
+    """Write until not one more byte fits."""
+    os.set_blocking(pipe, False)
+    try:
+        while True:
+            os.write(pipe, bytes(select.PIPE_BUF))
+    except BlockingIOError:
+        os.set_blocking(pipe, True)
 
 
 class Server:
@@ -146,3 +157,24 @@ class Service:
                 self.process.wait()
             raise
         assert self.stop() in (0, -signal.SIGTERM), self.said()
+
+    @contextmanager
+    def held_at_its_first_line(self) -> Iterator[Service]:
+        """A command that works up to the first line of its log, because nobody reads that.
+
+        Let go in the end, it must end well.
+        """
+        reading, writing = os.pipe()
+        fill(writing)
+        with os.fdopen(reading, "rb") as log:
+            self.process = subprocess.Popen(
+                self._command, env=self.environment, stdout=subprocess.DEVNULL, stderr=writing
+            )
+            os.close(writing)
+            try:
+                yield self
+                said = log.read()
+                assert self.process.wait(STOP_S) == 0, said
+            finally:
+                self.process.kill()
+                self.process.wait()

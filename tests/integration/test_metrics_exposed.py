@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
 
+import duckdb
 import httpx
 import pytest
 from batch_ranker_world import NUM_USERS, Place
 from feedrank_core.contracts.metrics import METRICS
-from feedrank_trainer.pairs import SUMMARY
+from feedrank_core.runtime.home import Home
+from feedrank_trainer.pairs import write_pairs
 from processes import HOST, START_S, Server, Service, free_port, until
 from prometheus_client.parser import text_string_to_metric_families
+from trainer_world import AS_OF, write_features
 
 
 def registered(service: str) -> set[str]:
@@ -41,19 +43,23 @@ def ended(service: Service) -> int:
     return code
 
 
-def test_the_trainer_exposes_the_registry_while_it_works(tmp_path: Path) -> None:
-    summary = tmp_path / SUMMARY
-    os.mkfifo(summary)  # it waits for whoever writes here
+def test_the_trainer_exposes_the_registry_and_how_well_it_learns(tmp_path: Path) -> None:
+    home, run = Home(tmp_path), tmp_path / "run"
+    write_features(home.features)
+    run.mkdir()
+    with duckdb.connect() as connection:
+        write_pairs(home.features, run, as_of=AS_OF, connection=connection)
     service = probes_alone(
-        tmp_path, "feedrank_trainer", *("train", "--as-of", "2026-03-01T00:00:00Z"),
-        *("--run", str(tmp_path)),
+        tmp_path, "feedrank_trainer", *("train", "--as-of", AS_OF.isoformat()),
+        *("--run", str(run), "--epochs", "1"),
     )  # fmt: skip
-    service.start()
-    service.until_ready()
-    assert exposed(service) == registered("trainer")
-    summary.write_text('{"pairs": 0}')
-    assert ended(service) == 1
-    assert "no engaged action" in service.said()
+    with service.held_at_its_first_line():
+        service.until_ready()
+        until(lambda: sample(service, "trainer_epochs_total") == 1)
+        assert exposed(service) == registered("trainer")
+        for name in ("pairs", "steps", "loss", "validation_ndcg"):
+            assert sample(service, f"trainer_{name}") > 0
+    assert ended(service) == 0
 
 
 def test_the_batch_ranker_exposes_the_registry_and_how_far_it_is(
@@ -71,6 +77,12 @@ def test_the_batch_ranker_exposes_the_registry_and_how_far_it_is(
         assert sample(service, "batch_ranker_readers") == NUM_USERS
         assert sample(service, "batch_ranker_readers_ranked") == 0
         assert sample(service, "batch_ranker_recall") == 1.0
+    assert ended(service) == 0
+    (place.run / "rank.json").unlink()
+    # The catalogue is indexed by now: the first line is of the readers, once all are ranked.
+    with service.held_at_its_first_line():
+        service.until_ready()
+        until(lambda: sample(service, "batch_ranker_readers_ranked") == NUM_USERS)
     assert ended(service) == 0
 
 

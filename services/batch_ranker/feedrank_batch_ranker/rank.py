@@ -52,10 +52,7 @@ def rank(
 ) -> dict[str, Any]:
     """Write `cand:` of every user; the summary of the run. Raises: RankerError, BundleError."""
     began = time.monotonic()
-    bundle = store.open(bundle_of(run))
-    if bundle.manifest.stage is not Stage.INDEXED:
-        with progress("items", bundle.manifest.num_items) as tick:
-            bundle = index_bundle(store, bundle, settings, tick)
+    bundle = _indexed(store, bundle_of(run), settings)
     if not users.is_file():
         raise RankerError(f"{users} is missing; run `feedrank_feature_store features` first")
     ranked = RankedUsers(users)
@@ -83,6 +80,14 @@ def rank(
         "resumed_at_chunk": resumed,
         "seconds": round(time.monotonic() - began, 2),
     }
+
+
+def _indexed(store: BundleStore, bundle_id: str, settings: Settings) -> Bundle:
+    bundle = store.open(bundle_id)
+    if bundle.manifest.stage is Stage.INDEXED:
+        return bundle
+    with progress("items", bundle.manifest.num_items) as tick:
+        return index_bundle(store, bundle, settings, tick)
 
 
 def _require_recall(found: float, bundle: Bundle, settings: Settings) -> None:
@@ -157,9 +162,9 @@ class Ranker:
                     }
                 )
                 state.save(run)
-                tick(len(batch))
                 done += len(batch)
                 self.metrics.gauge("readers_ranked").set(done)
+                tick(len(batch))
         return state
 
     def rank_chunk(self, batch: pa.RecordBatch) -> list[tuple[str, np.ndarray, np.ndarray]]:

@@ -47,8 +47,8 @@ def make_bundle(
     with epoch_report(config.epochs) as show:
 
         def report(epoch: Epoch) -> None:
-            show(epoch)
             counted(metrics, epoch)
+            show(epoch)
 
         bundle = train_bundle(
             prepared,

@@ -95,9 +95,13 @@ METRICS: tuple[MetricSpec, ...] = (
     _gauge("trainer", "pairs", "Examples of the run."),
     _counter("trainer", "epochs_total", "Passes over the examples."),
     _gauge("trainer", "steps", "Batches that the towers have learned from."),
-    _gauge("trainer", "loss", "Mean training loss of the last epoch."),
-    _gauge("trainer", "validation_ndcg", "NDCG@10 on the later slice after the last epoch."),
+    _gauge("trainer", "loss", "Mean training loss of the last epoch; 0 before it."),
+    _gauge("trainer", "validation_ndcg", "NDCG@10 of the last epoch; 0 without a later slice."),
     _gauge("batch_ranker", "readers", "Readers of the run."),
     _gauge("batch_ranker", "readers_ranked", "Readers whose candidates are written."),
-    _gauge("batch_ranker", "recall", "Share of the exact best that the index found in the audit."),
+    _gauge(
+        "batch_ranker",
+        "recall",
+        "Share of the exact best that the index finds; 0 until audited.",
+    ),
 )
