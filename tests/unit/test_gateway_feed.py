@@ -55,6 +55,14 @@ async def test_the_answer_written_by_hand_equals_its_contract(world):
     assert again | {"served_at": None} == by_hand | {"served_at": None}
 
 
+@pytest.mark.parametrize("method", ["HEAD", "POST", "DELETE"])
+async def test_no_other_method_makes_a_feed_or_writes_what_was_served(world, method):
+    async with _client(world) as client:
+        answer = await client.request(method, "/v1/users/ada/feed")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
+    assert not world.cache.values
+
+
 async def test_cached_candidates_come_with_their_source_and_reasons(world):
     world.give_candidates("ada", range(100))
     feed = await _feed(world)

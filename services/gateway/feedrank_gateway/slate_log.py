@@ -16,8 +16,8 @@ from feedrank_gateway.ports import SlatePublisher
 BATCH = 256
 """Slates a publish call at most: half a megabyte."""
 GATHER_S = 0.1
-"""Waiting this long for company: relay and bus then spend 105 µs of CPU a slate, 170 with 20 ms. A
-worker that is killed loses at most what waits here."""
+"""Waiting this long for company: a call costs relay and bus more than its slates do. A worker that
+is killed loses at most what waits here."""
 RETRY_S = 0.25
 FLUSH_S = 5.0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -41,6 +41,7 @@ class ItemTable:
         return len(self.key_I)
 
 
+@dataclass(frozen=True, slots=True)
 class Candidates:
     """Hydrated candidates of one request, one row each, in the order of the last stage.
 
@@ -51,20 +52,13 @@ class Candidates:
     Shapes: all (N,). Units: created_at_N in Unix seconds.
     """
 
-    __slots__ = ("_gathered", "_items", "index_N", "key_N", "score_N", "source_N", "value_N")
-
-    def __init__(
-        self,
-        items: ItemTable,
-        index_N: np.ndarray,
-        key_N: np.ndarray,
-        source_N: np.ndarray,
-        score_N: np.ndarray,
-        value_N: np.ndarray,
-    ) -> None:
-        self._items, self._gathered = items, dict[str, np.ndarray]()
-        self.index_N, self.key_N, self.source_N = index_N, key_N, source_N
-        self.score_N, self.value_N = score_N, value_N
+    items: ItemTable
+    index_N: np.ndarray
+    key_N: np.ndarray
+    source_N: np.ndarray
+    score_N: np.ndarray
+    value_N: np.ndarray
+    _gathered: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.index_N)
@@ -92,7 +86,7 @@ class Candidates:
     def take(self, rows_M: np.ndarray) -> Candidates:
         """These rows, in this order. Shapes: rows_M (M,) integer."""
         return Candidates(
-            self._items,
+            self.items,
             self.index_N.take(rows_M),
             self.key_N.take(rows_M),
             self.source_N.take(rows_M),
@@ -100,21 +94,10 @@ class Candidates:
             self.value_N.take(rows_M),
         )
 
-    def first(self, num: int) -> Candidates:
-        """The first `num` rows, without a copy."""
-        return Candidates(
-            self._items,
-            self.index_N[:num],
-            self.key_N[:num],
-            self.source_N[:num],
-            self.score_N[:num],
-            self.value_N[:num],
-        )
-
     def followed_by(self, other: Candidates) -> Candidates:
         """These rows, then the other's, of the same item table."""
         return Candidates(
-            self._items,
+            self.items,
             np.concatenate([self.index_N, other.index_N]),
             np.concatenate([self.key_N, other.key_N]),
             np.concatenate([self.source_N, other.source_N]),
@@ -124,12 +107,10 @@ class Candidates:
 
     def with_values(self, value_N: np.ndarray) -> Candidates:
         """The same rows with other values."""
-        return Candidates(
-            self._items, self.index_N, self.key_N, self.source_N, self.score_N, value_N
-        )
+        return replace(self, value_N=value_N)
 
     def _column(self, name: str) -> np.ndarray:
         column = self._gathered.get(name)
         if column is None:
-            column = self._gathered[name] = getattr(self._items, name).take(self.index_N)
+            column = self._gathered[name] = getattr(self.items, name).take(self.index_N)
         return column

@@ -16,8 +16,6 @@ MAX_PER_CATEGORY = 5
 
 _CATEGORY, _CREATOR, _TAKEN = 1, 2, 64
 """What a broken cap costs; a creator's weighs more than a category's."""
-_HEAD = 4
-"""How many of the best rows are looked at first, a place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,51 +36,15 @@ class SpreadSelector:
     def __call__(self, candidates: Candidates, limit: int) -> np.ndarray:
         """Row numbers in the order of the feed. Shapes: (min(limit, N),)."""
         num_rows = min(limit, len(candidates))
-        rows = self._within_caps(candidates.first(_HEAD * num_rows), num_rows)
-        return self._by_cost(candidates, num_rows) if rows is None else rows
-
-    def _within_caps(self, head: Candidates, num_rows: int) -> np.ndarray | None:
-        """What `_by_cost` chooses where no cap need be broken and the head suffices, else None.
-
-        That is nearly every feed, and lists are cheaper here than arrays are.
-        """
-        memory = self.window - 1
-        shown = list(zip(self.creators_before, self.categories_before, strict=True))
-        groups_H = list(zip(head.creator_N.tolist(), head.category_N.tolist(), strict=True))
-        left, rows = list(range(len(groups_H))), []
-        for _ in range(num_rows):
-            near = shown[max(len(shown) - memory, 0) :]
-            row = self._first_with_room(left, groups_H, near)
-            if row is None:
-                return None
-            left.remove(row)
-            rows.append(row)
-            shown.append(groups_H[row])
-        return np.array(rows, dtype=np.intp)
-
-    def _first_with_room(
-        self, left: list[int], groups_H: list[tuple[int, int]], near: list[tuple[int, int]]
-    ) -> int | None:
-        creators, categories = [c for c, _ in near], [c for _, c in near]
-        for row in left:
-            creator, category = groups_H[row]
-            if (
-                creators.count(creator) < self.max_per_creator
-                and categories.count(category) < self.max_per_category
-            ):
-                return row
-        return None
-
-    def _by_cost(self, candidates: Candidates, num_rows: int) -> np.ndarray:
+        creator_N, category_N = candidates.creator_N, candidates.category_N
         cost_N = np.zeros(len(candidates), dtype=np.int8)
-        creators = _Cap(candidates.creator_N, self.max_per_creator, self.window, _CREATOR)
-        categories = _Cap(candidates.category_N, self.max_per_category, self.window, _CATEGORY)
+        creators = _Cap(creator_N, self.max_per_creator, self.window, _CREATOR)
+        categories = _Cap(category_N, self.max_per_category, self.window, _CATEGORY)
         for creator in self.creators_before:
             creators.add(creator, cost_N)
         for category in self.categories_before:
             categories.add(category, cost_N)
         rows = np.empty(num_rows, dtype=np.intp)
-        creator_N, category_N = candidates.creator_N, candidates.category_N
         for place in range(num_rows):
             row = int(cost_N.argmin())  # the first of the cheapest, and rows come best first
             rows[place] = row
