@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import orjson
-from fastapi import FastAPI
 from feedrank_core.contracts.bundle import Manifest, Part, PopularLists, Stage
 from feedrank_core.contracts.ids import item_key
 from feedrank_core.ranking.packed import pack
@@ -136,9 +135,7 @@ class GatewayWorld:
             on_dropped=self.metrics.counter("slates_dropped_total").inc,
         )
         self.cursors = CursorCodec(b"a secret for tests only")
-        self.app: FastAPI = assemble(
-            self.cache, self.watcher, self.slates, self.cursors, self.metrics
-        )
+        self.app = assemble(self.cache, self.watcher, self.slates, self.cursors, self.metrics)
 
     def give_candidates(self, user_id: str, indices: Sequence[int], bundle: str = FIRST) -> None:
         self.cache.values[f"cand:{bundle}:{user_id}"] = candidates(indices)

@@ -57,7 +57,7 @@ class RealWorld(GatewayWorld):
 async def _running(world: RealWorld) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(world.app)
     async with (
-        world.app.router.lifespan_context(world.app),
+        world.app.app.router.lifespan_context(world.app.app),
         httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as client,
     ):
         yield client

@@ -22,7 +22,7 @@ from feedrank_gateway.bundle_watcher import BundleWatcher
 from feedrank_gateway.cursor import CursorCodec
 from feedrank_gateway.feed import FeedService
 from feedrank_gateway.ports import Cache
-from feedrank_gateway.routes import add_feed_routes
+from feedrank_gateway.routes import FeedEndpoint, FeedFirst, document_feed
 from feedrank_gateway.settings import Settings
 from feedrank_gateway.slate_log import SlateLog
 
@@ -30,13 +30,13 @@ SWITCH_INTERVAL_S = 0.0005
 """Python's default of 5 ms is what a request waits while a thread opens a new bundle."""
 
 
-def create() -> FastAPI:
+def create() -> FeedFirst:
     """The application of one worker process, from the environment."""
     configure("gateway")
     return build(Settings.at_start())
 
 
-def build(settings: Settings) -> FastAPI:
+def build(settings: Settings) -> FeedFirst:
     """The application with real clients. Nothing connects before it starts."""
     home, metrics = settings.place, Metrics("gateway")
     store, timeout_s = BundleStore(home.bundles), settings.cache_timeout_s
@@ -61,7 +61,7 @@ def build(settings: Settings) -> FastAPI:
 
 def assemble(
     cache: Cache, watcher: BundleWatcher, slates: SlateLog, cursors: CursorCodec, metrics: Metrics
-) -> FastAPI:
+) -> FeedFirst:
     """The application around these parts, which it starts and closes."""
 
     @asynccontextmanager
@@ -83,5 +83,6 @@ def assemble(
     app = create_app(
         title="Feedrank feed", metrics=metrics, ready=ready, public=True, lifespan=lifespan
     )
-    add_feed_routes(app, service, cursors, metrics)
-    return app
+    feed = FeedEndpoint(service, cursors, metrics)
+    document_feed(app, feed)
+    return FeedFirst(app, feed)

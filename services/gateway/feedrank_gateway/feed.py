@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -81,8 +81,8 @@ class FeedService:
         bundle = self._bundles.current
         if bundle is None:
             raise NoBundleError("no bundle serves yet")
-        cursor = request.cursor
-        session_id = cursor.session_id if cursor else uuid.uuid4().hex
+        now, cursor = self._clock(), request.cursor
+        session_id = cursor.session_id if cursor else _new_id()
         degraded = [Degraded.BUNDLE] if self._bundles.stands_in else []
         try:
             read = await self._cache.read(
@@ -91,23 +91,23 @@ class FeedService:
         except CacheUnavailableError:
             degraded += [Degraded.CANDIDATES, Degraded.SERVED]
             num_before = cursor.num_served if cursor else 0
-            ranked = _popular_page(bundle, request, num_before, self._clock())
+            ranked = _popular_page(bundle, request, num_before)
         else:
             if cursor and read.served is None:
                 raise StaleCursorError("the items served in this session are no longer known")
             num_before = len(read.served) // KEY_BYTES if read.served else 0
-            ranked = _page(bundle, request, read, degraded, self._clock())
-        chosen = ranked.take(np.arange(min(request.limit, len(ranked), MAX_SERVED - num_before)))
+            ranked = _page(bundle, request, read, degraded, now)
+        chosen = ranked.first(min(request.limit, MAX_SERVED - num_before))
         if Degraded.SERVED not in degraded:
             await self._write_served(request, session_id, chosen, degraded)
         more = len(ranked) > len(chosen) and num_before + len(chosen) < MAX_SERVED
         after = Cursor(session_id, num_before + len(chosen))
         page = Page(
-            request_id=uuid.uuid4().hex,
+            request_id=_new_id(),
             session_id=session_id,
             user_id=request.user_id,
             surface=request.surface,
-            served_at=self._clock(),
+            served_at=now,
             bundle=bundle.bundle_id,
             degraded=tuple(degraded),
             num_before=num_before,
@@ -144,9 +144,12 @@ def _page(
 
     Popular first where readers like this one are, then everywhere.
     """
-    served_M = _keys(read.served)
-    filters = [*_filters(bundle, request), SeenFilter(_keys(read.seen)), ServedFilter(served_M)]
-    before = bundle.rows_of(served_M[-WINDOW + 1 :])
+    filters = [*_filters(bundle, request), SeenFilter(_keys(read.seen))]
+    before = np.empty(0, dtype=np.intp)
+    if read.served:
+        served_M = _keys(read.served)
+        filters.append(ServedFilter(served_M))
+        before = bundle.rows_of(served_M[-WINDOW + 1 :])
     wanted = request.limit + 1
     pools = [_cached(bundle, read, degraded), bundle.popular_in(read.segment), bundle.popular]
     pages: list[Candidates] = []
@@ -158,10 +161,11 @@ def _page(
             filters=filters,
             scorers=(FreshnessScorer(now.timestamp()),),
             selector=_selector(bundle, before),
-            limit=wanted - sum(map(len, pages)),
+            limit=wanted,
         )
         pages.append(page)
-        if sum(map(len, pages)) == wanted:
+        wanted -= len(page)
+        if not wanted:
             break
         filters = [*filters, ServedFilter(page.key_N)]
         before = np.concatenate([before, page.index_N])
@@ -179,9 +183,7 @@ def _cached(bundle: ServingBundle, read: CacheRead, degraded: list[Degraded]) ->
         return None
 
 
-def _popular_page(
-    bundle: ServingBundle, request: FeedRequest, num_before: int, now: datetime
-) -> Candidates:
+def _popular_page(bundle: ServingBundle, request: FeedRequest, num_before: int) -> Candidates:
     """Without the cache: the part of one fixed order that this session has not had.
 
     A longer selection begins with the shorter one, so pages do not repeat here either.
@@ -202,11 +204,17 @@ def _filters(bundle: ServingBundle, request: FeedRequest) -> list[Filter]:
 
 
 def _selector(bundle: ServingBundle, before_N: np.ndarray) -> SpreadSelector:
+    if not len(before_N):
+        return SpreadSelector()
     last_N = before_N[-WINDOW + 1 :]
     return SpreadSelector(
         creators_before=tuple(bundle.items.creator_I[last_N].tolist()),
         categories_before=tuple(bundle.items.category_I[last_N].tolist()),
     )
+
+
+def _new_id() -> str:
+    return os.urandom(16).hex()
 
 
 def _keys(packed: bytes | None) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -94,6 +94,10 @@ class Candidates:
             self.value_N.take(rows_M),
         )
 
+    def first(self, num: int) -> Candidates:
+        """The first `num` rows, or all where there are fewer."""
+        return self if num >= len(self) else self.take(np.arange(num))
+
     def followed_by(self, other: Candidates) -> Candidates:
         """These rows, then the other's, of the same item table."""
         return Candidates(
@@ -107,7 +111,15 @@ class Candidates:
 
     def with_values(self, value_N: np.ndarray) -> Candidates:
         """The same rows with other values."""
-        return replace(self, value_N=value_N)
+        return Candidates(
+            self.items,
+            self.index_N,
+            self.key_N,
+            self.source_N,
+            self.score_N,
+            value_N,
+            self._gathered,
+        )
 
     def _column(self, name: str) -> np.ndarray:
         column = self._gathered.get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,23 +36,30 @@ class SpreadSelector:
 
     def __call__(self, candidates: Candidates, limit: int) -> np.ndarray:
         """Row numbers in the order of the feed. Shapes: (min(limit, N),)."""
-        num_rows = min(limit, len(candidates))
         creator_N, category_N = candidates.creator_N, candidates.category_N
-        cost_N = np.zeros(len(candidates), dtype=np.int8)
+        costs = bytearray(len(candidates))
+        cost_N = np.frombuffer(costs, dtype=np.uint8)
         creators = _Cap(creator_N, self.max_per_creator, self.window, _CREATOR)
         categories = _Cap(category_N, self.max_per_category, self.window, _CATEGORY)
         for creator in self.creators_before:
             creators.add(creator, cost_N)
         for category in self.categories_before:
             categories.add(category, cost_N)
-        rows = np.empty(num_rows, dtype=np.intp)
-        for place in range(num_rows):
-            row = int(cost_N.argmin())  # the first of the cheapest, and rows come best first
-            rows[place] = row
-            cost_N[row] = _TAKEN
-            creators.add(int(creator_N[row]), cost_N)
-            categories.add(int(category_N[row]), cost_N)
-        return rows
+        rows: list[int] = []
+        for _ in range(min(limit, len(candidates))):
+            row = _first_of_the_cheapest(costs)
+            rows.append(row)
+            costs[row] = _TAKEN
+            creators.add(creator_N.item(row), cost_N)
+            categories.add(category_N.item(row), cost_N)
+        return np.array(rows, dtype=np.intp)
+
+
+def _first_of_the_cheapest(costs: bytearray) -> int:
+    for cost in range(_CREATOR + _CATEGORY):
+        if (row := costs.find(cost)) >= 0:
+            return row
+    return costs.find(_CREATOR + _CATEGORY)
 
 
 class _Cap:
@@ -59,18 +67,16 @@ class _Cap:
 
     def __init__(self, group_N: np.ndarray, cap: int, window: int, cost: int) -> None:
         self._group_N, self._cap, self._cost = group_N, cap, cost
-        self._memory = window - 1
-        self._recent: list[int] = []
-        self._count: dict[int, int] = {}
+        self._recent: deque[int | None] = deque([None] * (window - 1))
 
     def add(self, group: int, cost_N: np.ndarray) -> None:
-        """One more place has this group; the oldest place may leave the window."""
-        self._recent.append(group)
-        count = self._count[group] = self._count.get(group, 0) + 1
-        if count == self._cap:
+        """One more place has this group; the oldest place leaves the window."""
+        recent = self._recent
+        recent.append(group)
+        old = recent.popleft()
+        if old == group:
+            return
+        if recent.count(group) == self._cap:
             cost_N[self._group_N == group] += self._cost
-        if len(self._recent) > self._memory:
-            old = self._recent[-self._memory - 1]
-            self._count[old] -= 1
-            if self._count[old] == self._cap - 1:
-                cost_N[self._group_N == old] -= self._cost
+        if old is not None and recent.count(old) == self._cap - 1:
+            cost_N[self._group_N == old] -= self._cost

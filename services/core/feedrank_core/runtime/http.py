@@ -107,6 +107,12 @@ def problem(
     )
 
 
+def on_bug(method: str, path: str, error: Exception) -> Response:
+    """Log what nobody expected, and answer 500 without its details."""
+    log.error("unhandled_error", method=method, path=path, exc_info=error)
+    return problem(500, _title(500), "an unexpected error; it is in the service's log", "report it")
+
+
 def field_of(location: Sequence[str | int]) -> str:
     """The name of a field as the caller wrote it, from a pydantic location: `events.3.user_id`."""
     # ("body", 17) is a syntax error at byte 17: no field of the caller's.
@@ -230,5 +236,4 @@ async def _on_bus_unavailable(request: Request, error: Exception) -> Response:
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:
-    log.error("unhandled_error", method=request.method, path=request.url.path, exc_info=error)
-    return problem(500, _title(500), "an unexpected error; it is in the service's log", "report it")
+    return on_bug(request.method, request.url.path, error)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Any
 
 from feedrank_core.contracts.redis_keys import CANDIDATES, SEEN, SEGMENT, SERVED
 
 from feedrank_gateway.adapters.resp import RespClient
 from feedrank_gateway.breaker import Breaker
 from feedrank_gateway.ports import CacheRead, CacheUnavailableError
-
-Answer = TypeVar("Answer")
 
 
 class RedisCache:
@@ -30,8 +27,7 @@ class RedisCache:
         ]
         if session_id is not None:
             keys.append(SERVED.key(user=user_id, session=session_id))
-        self._check()
-        found = await self._guarded(self._redis.call("MGET", *keys))
+        found = await self._call("MGET", *keys)
         return CacheRead(*found, *(() if session_id is not None else (None,)))
 
     async def append_served(
@@ -43,24 +39,21 @@ class RedisCache:
         pages asked for at once lose nothing.
         """
         key, ttl_s = SERVED.key(user=user_id, session=session_id), SERVED.ttl_s or 0
-        self._check()
         if is_first:
-            await self._guarded(self._redis.call("SET", key, keys, "EX", ttl_s))
+            await self._call("SET", key, keys, "EX", ttl_s)
             return
-        await self._guarded(self._redis.call("APPEND", key, keys))
-        await self._guarded(self._redis.call("EXPIRE", key, ttl_s))
+        await self._call("APPEND", key, keys)
+        await self._call("EXPIRE", key, ttl_s)
 
     async def close(self) -> None:
         """Release the connection."""
         await self._redis.close()
 
-    def _check(self) -> None:
+    async def _call(self, *command: str | bytes | int) -> Any:
         if not self._breaker.allows():
             raise CacheUnavailableError("the cache failed just now; waiting before the next try")
-
-    async def _guarded(self, call: Awaitable[Answer]) -> Answer:
         try:
-            answer = await call
+            answer = await self._redis.call(*command)
         except (OSError, TimeoutError) as error:
             self._breaker.failed()
             raise CacheUnavailableError(str(error) or "no answer in time") from error

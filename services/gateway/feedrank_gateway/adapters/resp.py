@@ -45,16 +45,10 @@ class RespClient:
         A call that times out ends the connection, because its answer may still come.
         """
         connection = self._connection
-        try:
+        if connection is None or connection.closed:
             async with asyncio.timeout(self._timeout_s):
-                if connection is None or connection.closed:
-                    connection = await self._connect()
-                answer = await connection.send(command)
-        except TimeoutError:
-            if connection is not None:
-                connection.abort()
-            raise
-        return answer
+                connection = await self._connect()
+        return await connection.send(command)
 
     async def close(self) -> None:
         """End the connection."""
@@ -67,10 +61,10 @@ class RespClient:
                 return self._connection
             where, loop = self._where, asyncio.get_running_loop()
             if path := where.get("path"):
-                _, connection = await loop.create_unix_connection(_Connection, path)
+                _, connection = await loop.create_unix_connection(self._new, path)
             else:
                 _, connection = await loop.create_connection(
-                    _Connection,
+                    self._new,
                     where.get("host", "localhost"),
                     where.get("port", 6379),
                     ssl=self._context() if self._is_secure else None,
@@ -78,6 +72,9 @@ class RespClient:
             await self._greet(connection)
             self._connection = connection
             return connection
+
+    def _new(self) -> _Connection:
+        return _Connection(self._timeout_s)
 
     def _context(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=self._where.get("ssl_ca_certs"))
@@ -92,12 +89,18 @@ class RespClient:
 
 
 class _Connection(asyncio.Protocol):
-    """Answers to `send` in the order of the calls."""
+    """Answers to `send` in the order of the calls, each within `timeout_s`.
 
-    def __init__(self) -> None:
+    One timer watches over the oldest call: a timer of each call's own costs more than the call.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
         self.closed = False
+        self._timeout_s = timeout_s
         self._reader = hiredis.Reader(replyError=RespError)
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        """Answers to come, and until when."""
+        self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -111,15 +114,19 @@ class _Connection(asyncio.Protocol):
         if self.closed or self._transport is None:
             answer.set_exception(RespError("the connection is closed"))
             return answer
-        self._waiting.append(answer)
+        self._waiting.append((answer, self._loop.time() + self._timeout_s))
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._timeout_s, self._look)
         self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type]
         return answer
 
     def data_received(self, data: bytes) -> None:
         """Give finished answers to whoever waits for them."""
+        if self.closed:
+            return
         self._reader.feed(data)
         while (answer := self._reader.gets()) is not False:
-            waiting = self._waiting.popleft()
+            waiting, _ = self._waiting.popleft()
             if waiting.done():
                 continue
             if isinstance(answer, Exception):
@@ -129,14 +136,31 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Everybody who waits is told."""
-        self.closed = True
-        while self._waiting:
-            waiting = self._waiting.popleft()
-            if not waiting.done():
-                waiting.set_exception(RespError(str(exc or "the connection was closed")))
+        self._end(RespError(str(exc or "the connection was closed")))
 
     def abort(self) -> None:
         """End it now; late answers are never seen."""
-        self.closed = True
+        self._end(RespError("the connection was closed"))
         if self._transport is not None:
             self._transport.abort()
+
+    def _look(self) -> None:
+        """End the connection when the oldest call is overdue, else look again when it will be."""
+        self._timer = None
+        if not self._waiting:
+            return
+        left_s = self._waiting[0][1] - self._loop.time()
+        if left_s > 0:
+            self._timer = self._loop.call_later(left_s, self._look)
+            return
+        self._end(TimeoutError("no answer in time"))
+        self.abort()
+
+    def _end(self, error: Exception) -> None:
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._waiting:
+            waiting, _ = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_exception(error)
