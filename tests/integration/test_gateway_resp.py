@@ -136,6 +136,22 @@ async def test_a_late_answer_never_reaches_the_next_caller(port):
     await client.close()
 
 
+async def test_each_call_has_the_whole_time_however_many_came_before(port):
+    client = RespClient(f"redis://:open%20sesame@127.0.0.1:{port}/0", timeout_s=0.5)
+    for _ in range(8):
+        assert await client.call("BLPOP", "nothing", "0.1") is None
+    await client.close()
+
+
+async def test_an_overdue_call_ends_those_behind_it_too(port):
+    client = RespClient(f"redis://:open%20sesame@127.0.0.1:{port}/0", timeout_s=0.2)
+    calls = [client.call("BLPOP", "nothing", "0"), client.call("ECHO", "behind")]
+    ended = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(error) for error in ended] == [TimeoutError, TimeoutError]
+    assert await client.call("ECHO", "again") == b"again"
+    await client.close()
+
+
 async def test_calls_that_wait_fail_when_the_server_ends_the_connection(port):
     client = RespClient(f"redis://:open%20sesame@127.0.0.1:{port}/0", timeout_s=5.0)
     number = await client.call("CLIENT", "ID")

@@ -14,6 +14,7 @@ from feedrank_core.contracts.bundle import Part
 from feedrank_core.contracts.ids import item_key
 from feedrank_core.contracts.slates import Slate
 from gateway_world import CATEGORIES, CREATORS, FIRST, NUM_ITEMS, SECOND, GatewayWorld, write_bundle
+from structlog.testing import capture_logs
 
 
 @pytest.fixture
@@ -61,6 +62,36 @@ async def test_no_other_method_makes_a_feed_or_writes_what_was_served(world, met
         answer = await client.request(method, "/v1/users/ada/feed")
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
     assert not world.cache.values
+
+
+@pytest.mark.parametrize("path", ["/v1/users/feed", "/v1/users/ada/feeds", "/v2/users/ada/feed"])
+async def test_a_path_that_only_looks_like_a_feed_is_not_found(world, path):
+    async with _client(world) as client:
+        answer = await client.get(path)
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_the_documented_route_makes_the_same_feed(world):
+    world.give_candidates("ada", range(100))
+    transport = httpx.ASGITransport(world.app.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as client:
+        answer = await client.get("/v1/users/ada/feed", params={"limit": 5})
+    documented, first = orjson.loads(answer.content), await _feed(world, limit=5)
+    assert [i["item_id"] for i in documented["items"]] == [i["item_id"] for i in first["items"]]
+
+
+async def test_what_nobody_expected_is_a_problem_without_details_and_is_logged(world, monkeypatch):
+    async def fail(*_: object) -> None:
+        raise ArithmeticError("a secret of the inside")
+
+    monkeypatch.setattr(world.cache, "read", fail)
+    with capture_logs() as logs:
+        problem = await _problem(world, 500)
+    assert "secret" not in str(problem)
+    assert [(entry["event"], entry["path"]) for entry in logs] == [
+        ("unhandled_error", "/v1/users/ada/feed")
+    ]
 
 
 async def test_cached_candidates_come_with_their_source_and_reasons(world):
