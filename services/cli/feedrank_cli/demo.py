@@ -40,6 +40,9 @@ EPOCHS = 3
 EVENTS_PER_READER = 100
 """Few enough that two days fit into a few minutes on 2 cores."""
 
+SAME_ITEMS = "of the places hold the same items."
+"""Said below the first two feeds."""
+
 
 def free_ports(count: int) -> list[int]:
     """Ports that nothing listens on now."""
@@ -141,7 +144,7 @@ def _show(
     before, neighbour = look(settings, one), look(settings, other)
     console.print(side_by_side(before, neighbour, (one, other)))
     common = common_share(before, neighbour)
-    console.print(f"{common:.0%} of the places hold the same items.")
+    console.print(f"{common:.0%} {SAME_ITEMS}")
     category, liked = rare_items(settings, before)
     _tell(console, began, f"{one} likes {len(liked)} items of {category!r}; second day")
     like(settings, one, liked)
