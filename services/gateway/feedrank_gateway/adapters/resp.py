@@ -1,8 +1,8 @@
 """One multiplexed connection to Redis for the request path.
 
 redis-py takes a connection from a pool for every call; here callers share one, their calls leave
-together, and answers come back in order: p99 of a feed is 2.0 times the bare endpoint's instead of 2.7
-(docs/measurements.md, 2026-11-24; decision 4). Only plain commands are supported.
+together, and answers come back in order: p99 of a feed is 2.0 times the bare endpoint's instead of
+2.7 (docs/measurements.md, 2026-11-24; decision 4). Only plain commands are supported.
 """
 
 from __future__ import annotations
