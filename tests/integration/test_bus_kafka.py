@@ -15,6 +15,7 @@ from feedrank_core.contracts.events import Interaction, InteractionType
 from feedrank_core.contracts.topics import (
     CHANGE_REPORTS,
     INTERACTIONS,
+    ITEMS,
     USER_CHANGES,
     VERDICTS,
     with_dead_letters,
@@ -30,6 +31,7 @@ from feedrank_core.runtime.bus import BusUnavailableError, Outgoing, TopicMismat
 from feedrank_core.runtime.bus_kafka import KafkaBus
 from feedrank_core.runtime.bus_kafka_connection import Connection
 from feedrank_core.runtime.bus_kafka_publisher import KafkaPublisher
+from feedrank_core.runtime.bus_kafka_topics import require_settings, topic_settings
 from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.lake_erasure import LakeEraser
 from feedrank_core.runtime.metrics import Metrics
@@ -145,6 +147,32 @@ class TestKafkaBus(BusContract):
         with pytest.raises(TopicMismatchError, match="verdicts has 3"):
             bus.create_topics()
         bus.close()
+
+    @pytest.mark.parametrize(
+        ("setting", "value"),
+        [("cleanup.policy", "delete"), ("message.timestamp.type", "CreateTime")],
+    )
+    def test_a_topic_that_keeps_less_than_the_contracts_say_is_an_error(
+        self, url: str, setting: str, value: str
+    ) -> None:
+        other = f"{url}-{setting}"
+        with admin_of(url) as admin:
+            name = Connection(other, timeout_s=5).name(ITEMS.name)
+            settings = topic_settings(ITEMS) | {setting: value}
+            made = {"num_partitions": ITEMS.partitions, "replication_factor": 1}
+            admin.create_topics({name: made | {"configs": settings}})
+            admin.wait_for_topics([name])
+        bus = TidyBus(other)
+        with pytest.raises(TopicMismatchError, match=f"items has {setting}={value} "):
+            bus.create_topics()
+        bus.close()
+
+    def test_a_topic_may_keep_records_for_longer_but_not_for_less(self) -> None:
+        settings = topic_settings(INTERACTIONS)
+        for longer in (str(int(settings["retention.ms"]) + 1), "-1"):
+            require_settings(INTERACTIONS, settings | {"retention.ms": longer})
+        with pytest.raises(TopicMismatchError, match=r"retention\.ms=1000 "):
+            require_settings(INTERACTIONS, settings | {"retention.ms": "1000"})
 
     async def test_on_it_the_intake_is_not_ready_and_the_sink_says_why(
         self, url: str, tmp_path: Path

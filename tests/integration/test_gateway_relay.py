@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import os
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import orjson
 import psutil
 import pytest
+import uvloop
 from feedrank_core.contracts.events import Surface
 from feedrank_core.contracts.topics import SLATES, Topic
 from feedrank_core.runtime.bus import BusUnavailableError, Outgoing
@@ -65,6 +67,22 @@ async def test_no_process_is_left_when_the_relay_is_closed(server):
     await process.close()
     assert process.pid is None
     assert not child.is_running()
+
+
+def test_the_relay_does_not_hold_the_port_that_its_worker_listens_on(server):
+    async def listening() -> list[str]:
+        process = RelayProcess(server.url)
+        await process.publish(_slates(0, 1))
+        try:
+            return [c.status for c in psutil.Process(_pid(process)).connections()]
+        finally:
+            await process.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as port:
+        port.set_inheritable(True)
+        states = uvloop.run(listening())  # asyncio's own loop closes it by itself
+    assert psutil.CONN_ESTABLISHED in states
+    assert psutil.CONN_LISTEN not in states
 
 
 async def test_the_relay_ends_with_its_worker_and_not_by_the_signals_meant_for_it(server):

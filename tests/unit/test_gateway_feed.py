@@ -92,6 +92,7 @@ async def test_what_nobody_expected_is_a_problem_without_details_and_is_logged(w
     assert [(entry["event"], entry["path"]) for entry in logs] == [
         ("unhandled_error", "/v1/users/ada/feed")
     ]
+    assert world.metric("requests_total", surface="any", status="500") == 1
 
 
 async def test_cached_candidates_come_with_their_source_and_reasons(world):
@@ -178,6 +179,22 @@ async def test_no_creator_and_no_category_crowds_a_stretch_across_pages(world):
         window = rows[start : start + 10]
         assert max(Counter(bundle.items.creator_I[window].tolist()).values()) <= 2
         assert max(Counter(bundle.items.category_I[window].tolist()).values()) <= 5
+
+
+@pytest.mark.parametrize("away", [{0}, {1}, {2}, {0, 1}, {1, 2}, {0, 2}, {1, 3}])
+async def test_a_cache_that_goes_and_comes_back_repeats_no_place_and_nothing_it_knew(world, away):
+    world.give_candidates("ada", range(200, 300))
+    cursor, positions, shown = None, [], []
+    for page in range(5):
+        world.cache.down = page in away
+        feed = await _feed(world, **({"cursor": cursor} if cursor else {}))
+        items = [i["item_id"] for i in feed["items"]]
+        if page not in away:  # what was shown before the cache went is not known without it
+            assert not {*items} & {*shown}
+        positions += [i["position"] for i in feed["items"]]
+        shown += items
+        cursor = feed["next_cursor"]
+    assert positions == list(range(100))
 
 
 async def test_without_the_cache_the_bundle_answers_and_says_so(world):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import reduce
 from typing import Protocol
@@ -81,62 +81,104 @@ class FeedService:
         bundle = self._bundles.current
         if bundle is None:
             raise NoBundleError("no bundle serves yet")
-        now, cursor = self._clock(), request.cursor
-        session_id = cursor.session_id if cursor else _new_id()
+        now, before = self._clock(), request.cursor or Cursor(_new_id())
         degraded = [Degraded.BUNDLE] if self._bundles.stands_in else []
         try:
             read = await self._cache.read(
-                bundle.bundle_id, request.user_id, session_id if cursor else None
+                bundle.bundle_id, request.user_id, before.session_id if request.cursor else None
             )
         except CacheUnavailableError:
             degraded += [Degraded.CANDIDATES, Degraded.SERVED]
-            num_before = cursor.num_served if cursor else 0
-            ranked = _popular_page(bundle, request, num_before)
+            turn = _without_the_cache(bundle, request, before)
         else:
-            if cursor and read.served is None:
+            if before.num_held and read.served is None:
                 raise StaleCursorError("the items served in this session are no longer known")
-            num_before = len(read.served) // KEY_BYTES if read.served else 0
-            ranked = _page(bundle, request, read, degraded, now)
-        chosen = ranked.first(min(request.limit, MAX_SERVED - num_before))
-        if Degraded.SERVED not in degraded:
-            await self._write_served(request, session_id, chosen, degraded)
-        more = len(ranked) > len(chosen) and num_before + len(chosen) < MAX_SERVED
-        after = Cursor(session_id, num_before + len(chosen))
+            turn = await self._with_the_cache(bundle, request, before, read, degraded, now)
         page = Page(
             request_id=_new_id(),
-            session_id=session_id,
+            session_id=before.session_id,
             user_id=request.user_id,
             surface=request.surface,
             served_at=now,
             bundle=bundle.bundle_id,
             degraded=tuple(degraded),
-            num_before=num_before,
-            places=_places(bundle, chosen),
-            next_cursor=self._cursors.encode(after, request.user_id) if more else None,
+            num_before=turn.num_before,
+            places=_places(bundle, turn.chosen),
+            next_cursor=self._cursors.encode(turn.after, request.user_id) if turn.goes_on else None,
         )
         self._log_slate(page)
         return page
 
-    async def _write_served(
-        self, request: FeedRequest, session_id: str, chosen: Candidates, degraded: list[Degraded]
-    ) -> None:
-        if not len(chosen):
-            return
+    async def _with_the_cache(
+        self,
+        bundle: ServingBundle,
+        request: FeedRequest,
+        before: Cursor,
+        read: CacheRead,
+        degraded: list[Degraded],
+        now: datetime,
+    ) -> _Turn:
+        held_M = _keys(read.served)
+        missed_M = held_M[:0]
+        if before.num_popular:  # shown while the cache was away: held from now on
+            missed_M = _popular_order(bundle, request, before.num_popular).key_N
+            held_M = np.concatenate([held_M, missed_M])
+        num_before = max(before.num_served, len(held_M))
+        ranked = _page(bundle, request, read, held_M, degraded, now)
+        chosen = ranked.first(min(request.limit, MAX_SERVED - num_before))
+        num_held, num_popular = len(held_M) + len(chosen), 0
+        keys = np.concatenate([missed_M, chosen.key_N]) if len(missed_M) else chosen.key_N
+        if len(chosen) and not await self._hold(request.user_id, before, keys):
+            degraded.append(Degraded.SERVED)
+            num_held, num_popular = before.num_held, before.num_popular
+        after = Cursor(before.session_id, num_before + len(chosen), num_held, num_popular)
+        return _Turn(num_before, chosen, after, is_last=len(ranked) == len(chosen))
+
+    async def _hold(self, user_id: str, before: Cursor, keys: np.ndarray) -> bool:
         try:
             await self._cache.append_served(
-                request.user_id,
-                session_id,
-                chosen.key_N.tobytes(),
-                is_first=request.cursor is None,
+                user_id, before.session_id, keys.tobytes(), is_first=not before.num_served
             )
         except CacheUnavailableError:
-            degraded.append(Degraded.SERVED)
+            return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What a page shows, and where the session stands before and after it."""
+
+    num_before: int
+    chosen: Candidates
+    after: Cursor
+    is_last: bool
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is another page."""
+        return not self.is_last and self.after.num_served < MAX_SERVED
+
+
+def _without_the_cache(bundle: ServingBundle, request: FeedRequest, before: Cursor) -> _Turn:
+    """The part of one fixed order that this session has not had.
+
+    A longer selection begins with the shorter one, so pages do not repeat here either.
+    """
+    num_before, num_popular = before.num_served, before.num_popular
+    whole = _popular_order(bundle, request, num_popular + request.limit + 1)
+    left = whole.take(np.arange(num_popular, len(whole)))
+    chosen = left.first(min(request.limit, MAX_SERVED - num_before))
+    after = replace(
+        before, num_served=num_before + len(chosen), num_popular=num_popular + len(chosen)
+    )
+    return _Turn(num_before, chosen, after, is_last=len(left) == len(chosen))
 
 
 def _page(
     bundle: ServingBundle,
     request: FeedRequest,
     read: CacheRead,
+    held_M: np.ndarray,
     degraded: list[Degraded],
     now: datetime,
 ) -> Candidates:
@@ -146,10 +188,9 @@ def _page(
     """
     filters = [*_filters(bundle, request), SeenFilter(_keys(read.seen))]
     before = np.empty(0, dtype=np.intp)
-    if read.served:
-        served_M = _keys(read.served)
-        filters.append(ServedFilter(served_M))
-        before = bundle.rows_of(served_M[-WINDOW + 1 :])
+    if len(held_M):
+        filters.append(ServedFilter(held_M))
+        before = bundle.rows_of(held_M[-WINDOW + 1 :])
     wanted = request.limit + 1
     pools = [_cached(bundle, read, degraded), bundle.popular_in(read.segment), bundle.popular]
     pages: list[Candidates] = []
@@ -183,19 +224,15 @@ def _cached(bundle: ServingBundle, read: CacheRead, degraded: list[Degraded]) ->
         return None
 
 
-def _popular_page(bundle: ServingBundle, request: FeedRequest, num_before: int) -> Candidates:
-    """Without the cache: the part of one fixed order that this session has not had.
-
-    A longer selection begins with the shorter one, so pages do not repeat here either.
-    """
-    whole = rank(
+def _popular_order(bundle: ServingBundle, request: FeedRequest, num: int) -> Candidates:
+    """The first `num` places of an order that knows of this reader only who it is."""
+    return rank(
         bundle.popular,
         filters=_filters(bundle, request),
         scorers=(),
         selector=SpreadSelector(),
-        limit=num_before + request.limit + 1,
+        limit=num,
     )
-    return whole.take(np.arange(num_before, len(whole)))
 
 
 def _filters(bundle: ServingBundle, request: FeedRequest) -> list[Filter]:

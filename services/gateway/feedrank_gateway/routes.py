@@ -49,10 +49,7 @@ class FeedFirst:
         if user_id is None:
             await self.app(scope, receive, send)
             return
-        try:
-            response = await self.feed(user_id, scope["query_string"])
-        except Exception as error:
-            response = on_bug(scope["method"], scope["path"], error)
+        response = await self.feed(user_id, scope["query_string"])
         await response(scope, receive, send)
 
 
@@ -77,7 +74,7 @@ class FeedEndpoint:
         self._degraded = {d: metrics.counter("degraded_total").labels(str(d)) for d in Degraded}
 
     async def __call__(self, user_id: str, query: bytes) -> Response:
-        """One page of the reader's feed, or the problem with the request."""
+        """One page of the reader's feed, or the problem with the request. Raises nothing."""
         start = time.perf_counter()
         try:
             asked = parse(user_id, QueryParams(query) if query else {}, self._cursors)
@@ -91,6 +88,9 @@ class FeedEndpoint:
             return self._refuse(410, "Gone", error, _NEW_SESSION, "cursor")
         except NoBundleError as error:
             return self._refuse(503, "No bundle", error, "run `feedrank daily`", "bundle")
+        except Exception as error:
+            self._requests.labels("any", "500").inc()
+            return on_bug("GET", _BEFORE + user_id + _AFTER, error)
         for reason in page.degraded:
             self._degraded[reason].inc()
         self._answered[page.surface].inc()

@@ -103,7 +103,7 @@ class ServingBundle:
                 name.encode(): indices for name, indices in bundle.popular.segments.items()
             },
         )
-        assert len(serving.popular) >= 0  # gathers the list now, not in the first request
+        _ = serving.popular  # gathers the list now, not in the first request
         return serving
 
     def item_ids(self, index_N: np.ndarray) -> list[str]:

@@ -25,6 +25,8 @@ from feedrank_gateway.settings import Settings
 
 NICENESS = 10
 """A tenth of a feed's claim on a busy core, so that slates slow down and never stand still."""
+_FIRST_OWN = 3
+"""The first descriptor after input, output and errors."""
 _LENGTH = struct.Struct("!I")
 LENGTH_BYTES = _LENGTH.size
 
@@ -83,6 +85,8 @@ def relay(batches: BinaryIO, outcomes: BinaryIO, connect: Callable[[], Publisher
 
 def main() -> None:
     """Relay until the worker closes the pipe."""
+    # uvloop hands its child the port that the worker listens on: it would outlive the worker.
+    os.closerange(_FIRST_OWN, os.sysconf("SC_OPEN_MAX"))
     configure("gateway")
     os.nice(NICENESS)
     for number in (signal.SIGINT, signal.SIGTERM):

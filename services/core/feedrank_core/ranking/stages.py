@@ -52,11 +52,3 @@ class Selector(Protocol):
     def __call__(self, candidates: Candidates, limit: int) -> np.ndarray:
         """Distinct row numbers; min(limit, N) of them. `candidates` come best first."""
         ...
-
-
-class SideEffect(Protocol):
-    """Does something with the finished slate; cannot change it and never blocks."""
-
-    def __call__(self, slate: object) -> None:
-        """Takes the slate and returns at once."""
-        ...

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
 import kafka
@@ -21,9 +20,10 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 from feedrank_core.contracts.topics import Topic, with_dead_letters
 from feedrank_core.runtime.bus import Record, require_partitions
 from feedrank_core.runtime.bus_kafka_admin import Administration
-from feedrank_core.runtime.bus_kafka_connection import MAX_RECORD_BYTES, Connection
+from feedrank_core.runtime.bus_kafka_connection import Connection
 from feedrank_core.runtime.bus_kafka_consumer import KafkaConsumer, to_record
 from feedrank_core.runtime.bus_kafka_publisher import KafkaPublisher
+from feedrank_core.runtime.bus_kafka_topics import require_settings, settings_of, topic_settings
 
 TIMEOUT_S = 10.0
 """A new leader is found within some seconds; who waits longer than this is told instead."""
@@ -34,31 +34,6 @@ PING_S = 1.0
 IDLE_S = 1.0
 FETCH_WAIT_MS = 200
 """How long a question on the same connection may wait behind a fetch that finds nothing."""
-COMPACT_WITHIN = timedelta(days=1)
-SEGMENT = timedelta(days=1)
-"""A record goes with its segment: this much later than its retention at most."""
-
-
-def topic_settings(topic: Topic) -> dict[str, str]:
-    """The topic's settings on the broker."""
-    retention_ms = str(int(topic.retention.total_seconds() * 1000))
-    settings = {
-        # Our `published_at` is the bus's clock, whatever the producers' clocks say.
-        "message.timestamp.type": "LogAppendTime",
-        "max.message.bytes": str(MAX_RECORD_BYTES),
-    }
-    if not topic.compacted:
-        return settings | {
-            "cleanup.policy": "delete",
-            "retention.ms": retention_ms,
-            "segment.ms": str(int(SEGMENT.total_seconds() * 1000)),
-        }
-    return settings | {
-        "cleanup.policy": "compact",
-        # A reader that was away for less than this still sees what was withdrawn.
-        "delete.retention.ms": retention_ms,
-        "max.compaction.lag.ms": str(int(COMPACT_WITHIN.total_seconds() * 1000)),
-    }
 
 
 class KafkaBus:
@@ -95,6 +70,9 @@ class KafkaBus:
         described = self._admin.ask(lambda admin: admin.describe_topics(list(topics)))
         for found in described:
             require_partitions(topics[found["name"]], len(found["partitions"]))
+        settings = self._admin.ask(lambda admin: settings_of(admin, sorted(there & topics.keys())))
+        for name, found in settings.items():
+            require_settings(topics[name], found)
 
     def publisher(self) -> KafkaPublisher:
         """A publisher with connections of its own."""
