@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -54,12 +54,17 @@ class Readers:
 
 
 def write_pairs(
-    features: Path, run: Path, *, as_of: datetime, connection: duckdb.DuckDBPyConnection
+    features: Path,
+    run: Path,
+    *,
+    as_of: datetime,
+    connection: duckdb.DuckDBPyConnection,
+    report: Callable[[int], None] = lambda pairs: None,
 ) -> int:
-    """Write the shards, the schema they were encoded by, and a summary; answers their number.
+    """Write the shards, the schema they were encoded by, and a summary; answers how many pairs.
 
-    What the run needs of the readers' table is in its folder then: rows of the table may go with
-    an erasure at any time.
+    `report` is told how many there are after each shard. What the run needs of the readers' table
+    is in its folder then: rows of the table may go with an erasure at any time.
     """
     catalogue = Catalogue.read(features / Table.CATALOGUE.value)
     readers = Readers.read(features / Table.USERS.value)
@@ -68,10 +73,7 @@ def write_pairs(
         {"country": ever_seen(features / Table.USER_PROFILES.value, "country")},
         user_dense=USER_DENSE,
     )
-    folder = run / PAIRS
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob("*.parquet"):
-        stale.unlink()
+    folder = emptied(run / PAIRS)
     actions = labelled_actions(features, as_of=as_of, connection=connection, rows=ROWS_AT_A_TIME)
     pairs = 0
     times: list[np.ndarray] = []
@@ -79,6 +81,7 @@ def write_pairs(
         examples = examples_from(whole, catalogue, readers, schema)
         write_shard(folder / f"{number:05d}.parquet", examples)
         pairs += len(examples["user"])
+        report(pairs)
         times.append(examples["at_s"])
     (run / SCHEMA).write_text(schema.model_dump_json())
     pq.write_table(readers.segments, run / SEGMENTS)
@@ -87,6 +90,14 @@ def write_pairs(
     summary = {"as_of": as_of.isoformat(), "pairs": pairs, "cuts_s": cuts}
     (run / SUMMARY).write_bytes(orjson.dumps(summary))
     return pairs
+
+
+def emptied(folder: Path) -> Path:
+    """The folder, there and without shards of an earlier try."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob("*.parquet"):
+        stale.unlink()
+    return folder
 
 
 def ever_seen(path: Path, column: str) -> list[str]:
