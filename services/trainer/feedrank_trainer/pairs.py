@@ -65,8 +65,8 @@ def write_pairs(
 ) -> int:
     """Write the shards, the schema they were encoded by, and a summary; answers how many pairs.
 
-    `report` is told how many there are after each shard. What the run needs of the readers' table
-    is in its folder then: rows of the table may go with an erasure at any time.
+    `report` is told how many there are so far. What the run needs of the readers' table is in its
+    folder then: rows of the table may go with an erasure at any time.
     """
     catalogue = Catalogue.read(features / Table.CATALOGUE.value)
     readers = Readers.read(features / Table.USERS.value)
