@@ -5,13 +5,15 @@ from datetime import timedelta
 import numpy as np
 import pytest
 from feedrank_core.contracts.events import Impression, Interaction, InteractionType
+from feedrank_core.contracts.features import COUNTER_COLUMNS
 from feedrank_core.contracts.ids import item_key
+from feedrank_feature_store.adapters.memory_online import MemoryOnline
 from feedrank_feature_store.stream import histories
 from feedrank_feature_store.stream.catalogue_state import key_bytes
 from feedrank_feature_store.stream.histories import ACTIONS
 from feedrank_feature_store.stream.inputs import microseconds
 from feedrank_feature_store.stream.state import State, user_key
-from stream_world import START, Plain, as_columns
+from stream_world import START, Plain, as_columns, plainly
 
 HIDING = (InteractionType.HIDE, InteractionType.REPORT)
 FOLLOWING = (InteractionType.FOLLOW,)
@@ -49,6 +51,19 @@ def assert_lists_equal(state: State, messages: list) -> None:
         for table, kinds in ((state.hidden, HIDING), (state.followed, FOLLOWING)):
             held = item_keys(table.get(reader, key))
             assert held == listed(messages, user, kinds)
+
+
+def assert_shown(online: MemoryOnline, messages: list) -> None:
+    """Counters and histories of readers, as they are read online."""
+    plain = plainly(messages)
+    for user, counted in plain.users.items():
+        found = online.read(user)
+        wanted = as_columns(counted)
+        shown = [found[name] for name in COUNTER_COLUMNS]
+        assert shown == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+        assert counted.at is not None
+        assert found["counted_at_us"] == microseconds(counted.at)
+        assert found["hist_item_key"] == [key for _, key, _ in plain.histories.get(user, [])]
 
 
 def item_keys(packed: bytes | None) -> list[int]:

@@ -1,13 +1,16 @@
-"""The stream's parts over a bus in memory, stepped by a test; what is not saved dies with it."""
+"""The stream's parts over a bus, stepped by a test; what is not saved dies with it."""
 
+from collections import defaultdict
 from contextlib import contextmanager
-from threading import Lock
+from threading import Event, Lock
 
 from feedrank_core.contracts.items import Item
 from feedrank_core.contracts.topics import USER_CHANGES
 from feedrank_core.runtime.bus import Outgoing
+from feedrank_core.runtime.bus_open import open_bus
 from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.metrics import Metrics
+from feedrank_core.runtime.redis_clients import sync_client
 from feedrank_feature_store.adapters.memory_online import MemoryOnline
 from feedrank_feature_store.consumer import GROUP, StreamFollower
 from feedrank_feature_store.priors import NO_PRIORS
@@ -82,12 +85,22 @@ def started(home, bus, cache, online: MemoryOnline):
             running.state.close()
 
 
+def fold_until_killed(home, bus_url: str, cache_url: str) -> None:
+    """What a process of its own does: it saves after each small read."""
+    bus = open_bus(bus_url)
+    with sync_client(cache_url) as cache, started(home, bus, cache, MemoryOnline()) as running:
+        running.follower._max_records, running.follower._checkpoint_s = 20, 0.0
+        running.follower.run(Event())
+
+
 def publish(bus, *messages) -> None:
-    publisher = bus.publisher()
+    publisher, by_topic = bus.publisher(), defaultdict(list)
     for message in messages:
         key = message.item_id if isinstance(message, Item) else message.user_id
         value = message.model_dump_json().encode()
-        publisher.publish(TOPIC_OF[type(message)], [Outgoing(key, value)])
+        by_topic[TOPIC_OF[type(message)]].append(Outgoing(key, value))
+    for topic, records in by_topic.items():
+        publisher.publish(topic, records)
 
 
 def copy_to_lake(bus, lake: Lake) -> None:

@@ -1,5 +1,6 @@
 """Real servers for the tests: one of each role a session, emptied before each test."""
 
+import uuid
 import warnings
 from collections.abc import Iterator
 from types import ModuleType
@@ -9,6 +10,7 @@ from feedrank_core.runtime.bundle_store import BundleStore
 from feedrank_core.runtime.home import Home
 from feedrank_core.runtime.valkey import Role
 from gateway_world import FIRST, write_bundle
+from integration.kafka_servers import BOOTSTRAP, OwnBroker, admin_of, require_kafka
 from processes import Server, Service, free_port
 
 
@@ -52,6 +54,33 @@ def bus_url(bus_server: Server) -> str:
 def cache_url(cache_server: Server) -> str:
     """Where an empty cache listens."""
     return cache_server.url
+
+
+@pytest.fixture(scope="module")
+def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnBroker | None]:
+    """A Kafka broker of ours; None where KAFKA_BOOTSTRAP names another."""
+    require_kafka()
+    if BOOTSTRAP:
+        yield None
+        return
+    server = OwnBroker(tmp_path_factory.mktemp("kafka"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def kafka_url(own_broker: OwnBroker | None) -> Iterator[str]:
+    """An empty place on the broker: names of its own, which go afterwards."""
+    base = own_broker.url if own_broker else f"kafka://{BOOTSTRAP}"
+    prefix = f"test-{uuid.uuid4().hex[:8]}"
+    yield f"{base}/{prefix}"
+    with admin_of(base) as admin:  # pyright: ignore[reportGeneralTypeIssues]
+        ours = [name for name in admin.list_topics() if name.startswith(prefix)]
+        if ours:
+            admin.delete_topics(ours)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import kafka
 import pytest
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -17,6 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from feedrank_core.runtime.bus import BusUnavailableError
 from feedrank_core.runtime.bus_kafka import KafkaBus
+from feedrank_core.runtime.bus_kafka_connection import Connection
+from feedrank_core.runtime.bus_kafka_publisher import KafkaPublisher
 from feedrank_core.runtime.kafka_broker import (
     BrokerUnavailableError,
     KafkaBroker,
@@ -89,6 +92,24 @@ class OwnBroker:
             yield
         finally:
             os.kill(self._process.pid, signal.SIGCONT)
+
+
+def admin_of(url: str) -> kafka.KafkaAdminClient:
+    return Connection(url, timeout_s=10).built(kafka.KafkaAdminClient)
+
+
+class TidyBus(KafkaBus):
+    """Closes the publishers that tests leave open: each has threads."""
+
+    def publisher(self) -> KafkaPublisher:
+        publisher = super().publisher()
+        self._left = [*getattr(self, "_left", []), publisher]
+        return publisher
+
+    def close(self) -> None:
+        for publisher in getattr(self, "_left", []):
+            publisher.close()
+        super().close()
 
 
 def secured(folder: Path, files: Path) -> OwnBroker:

@@ -273,9 +273,12 @@ def test_a_process_starts_without_redis_says_what_it_lacks_and_takes_it_up(name,
         server.stop()
 
 
+AS_OF = "--as-of 2026-03-01T00:00:00Z"
 COMMANDS = {
-    "trainer": ("feedrank_trainer", "train --as-of 2026-03-01T00:00:00Z --run .", "trainer_port"),
-    "batch ranker": ("feedrank_batch_ranker", "rank --run .", "batch_ranker_port"),
+    "pairs": ("feedrank_trainer", f"pairs {AS_OF} --run .", "trainer_port"),
+    "train": ("feedrank_trainer", f"train {AS_OF} --run .", "trainer_port"),
+    "rank": ("feedrank_batch_ranker", "rank --run .", "batch_ranker_port"),
+    "publish": ("feedrank_batch_ranker", "publish --run .", "batch_ranker_port"),
 }
 
 

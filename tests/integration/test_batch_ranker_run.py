@@ -11,9 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from batch_ranker_world import COUNT, NEW, NUM_USERS, OLD, OLDER, Place, make_bundle
 from feedrank_batch_ranker.erased import RankedUsers
+from feedrank_batch_ranker.publish import publish
+from feedrank_batch_ranker.settings import Settings
 from feedrank_core.contracts.bundle import Part, Stage
 from feedrank_core.contracts.redis_keys import CANDIDATES
 from feedrank_core.ranking.packed import unpack
+from feedrank_core.runtime.metrics import Metrics
 from processes import free_port
 
 
@@ -80,6 +83,15 @@ def test_publish_flips_and_retires_what_came_before_the_previous(place, cache):
     assert cache.ttl(f"cand:{OLDER}:user-1") <= 60 < cache.ttl(f"cand:{OLD}:user-1")
     assert place("publish")["previous"] == OLD
     assert cache.ttl(f"cand:{OLD}:user-1") > 60
+
+
+def test_publish_counts_what_it_retires(place, cache):
+    place("rank")
+    cache.set(f"cand:{OLD}:user-1", b"", ex=1000)
+    metrics, users = Metrics("batch_ranker"), place.home.features / "users.parquet"
+    done = publish(place.store, cache, users, NEW, Settings(home=place.home.root), metrics)
+    counted = metrics.registry.get_sample_value("feedrank_batch_ranker_values_retired_total")
+    assert counted == done["values_retired"] == 1
 
 
 def test_publish_refuses_a_bundle_whose_candidates_are_gone(place, cache):

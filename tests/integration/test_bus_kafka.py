@@ -2,14 +2,12 @@
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportAttributeAccessIssue=false
 import asyncio
 import time
-import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
 
 import httpx
-import kafka
 import pytest
 from feedrank_core.contracts.events import Interaction, InteractionType
 from feedrank_core.contracts.topics import (
@@ -30,7 +28,6 @@ from feedrank_core.contracts.user_changes import (
 from feedrank_core.runtime.bus import BusUnavailableError, Outgoing, TopicMismatchError
 from feedrank_core.runtime.bus_kafka import KafkaBus
 from feedrank_core.runtime.bus_kafka_connection import Connection
-from feedrank_core.runtime.bus_kafka_publisher import KafkaPublisher
 from feedrank_core.runtime.bus_kafka_topics import require_settings, topic_settings
 from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.lake_erasure import LakeEraser
@@ -40,7 +37,7 @@ from feedrank_ingestion.bus_eraser import FORGOTTEN_BY
 from feedrank_ingestion.lake_sink import LakeSink
 from feedrank_ingestion.order_follower import OrderFollower
 from integration.bus_contract import LEASE_S, BusContract, Outage, outgoing, read
-from integration.kafka_servers import BOOTSTRAP, OwnBroker, require_kafka
+from integration.kafka_servers import OwnBroker, TidyBus, admin_of, require_kafka
 from kafka.admin import ConfigResource
 from processes import free_port
 
@@ -50,48 +47,9 @@ EXPIRING = (VERDICTS, USER_CHANGES)
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnBroker | None]:
-    require_kafka()
-    if BOOTSTRAP:
-        yield None
-        return
-    server = OwnBroker(tmp_path_factory.mktemp("kafka"))
-    try:
-        server.start()
-        yield server
-    finally:
-        server.kill()
-
-
 @pytest.fixture
-def url(own_broker: OwnBroker | None) -> Iterator[str]:
-    """An empty place on the broker: names of its own, which go afterwards."""
-    base = own_broker.url if own_broker else f"kafka://{BOOTSTRAP}"
-    prefix = f"test-{uuid.uuid4().hex[:8]}"
-    yield f"{base}/{prefix}"
-    with admin_of(base) as admin:
-        ours = [name for name in admin.list_topics() if name.startswith(prefix)]
-        if ours:
-            admin.delete_topics(ours)
-
-
-def admin_of(url: str) -> kafka.KafkaAdminClient:
-    return Connection(url, timeout_s=10).built(kafka.KafkaAdminClient)
-
-
-class TidyBus(KafkaBus):
-    """Closes the publishers that the contract's tests leave open: each has threads."""
-
-    def publisher(self) -> KafkaPublisher:
-        publisher = super().publisher()
-        self._left = [*getattr(self, "_left", []), publisher]
-        return publisher
-
-    def close(self) -> None:
-        for publisher in getattr(self, "_left", []):
-            publisher.close()
-        super().close()
+def url(kafka_url: str) -> str:
+    return kafka_url
 
 
 class TestKafkaBus(BusContract):

@@ -10,7 +10,6 @@ import orjson
 import pytest
 import stream_running
 from feedrank_core.contracts.events import Impression, Interaction, InteractionType
-from feedrank_core.contracts.features import COUNTER_COLUMNS
 from feedrank_core.contracts.ids import item_key
 from feedrank_core.contracts.items import Item
 from feedrank_core.contracts.redis_keys import (
@@ -38,9 +37,10 @@ from feedrank_core.runtime.lake_schema import NOT_FROM_BUS
 from feedrank_core.runtime.redis_clients import sync_client
 from feedrank_feature_store.adapters.memory_online import MemoryOnline
 from feedrank_feature_store.consumer import GROUP, ReplacedBusError
-from feedrank_feature_store.stream.inputs import FOLDED, microseconds
+from feedrank_feature_store.stream.inputs import FOLDED
+from stream_checks import assert_shown
 from stream_running import copy_to_lake, publish
-from stream_world import an_item, as_columns, drawn_log, plainly
+from stream_world import an_item, drawn_log
 
 NOW = datetime.now(UTC)
 
@@ -101,18 +101,6 @@ def keys_in(cache, name: str) -> list[int]:
 
 def keys_of(*item_ids: str) -> list[int]:
     return [item_key(i) for i in item_ids]
-
-
-def assert_shown(online: MemoryOnline, messages: list) -> None:
-    plain = plainly(messages)
-    for user, counted in plain.users.items():
-        found = online.read(user)
-        wanted = as_columns(counted)
-        shown = [found[name] for name in COUNTER_COLUMNS]
-        assert shown == pytest.approx(wanted, rel=1e-9, abs=1e-12)
-        assert counted.at is not None
-        assert found["counted_at_us"] == microseconds(counted.at)
-        assert found["hist_item_key"] == [key for _, key, _ in plain.histories.get(user, [])]
 
 
 def test_what_is_folded_is_shown_online_and_in_the_cache(started, bus, cache, online):

@@ -23,6 +23,7 @@ from feedrank_gateway.page import Page
 from feedrank_gateway.slate_log import SlateLog
 from feedrank_gateway.slate_relay import LENGTH_BYTES, Outcome, framed, length_of, outcome_of, relay
 from processes import Server
+from structlog.testing import capture_logs
 
 NUM_SLATES = 40
 
@@ -149,10 +150,14 @@ class _RefusingPublisher:
         pass
 
 
-def test_what_the_bus_refuses_for_good_is_said_so_and_the_relay_goes_on():
+def test_what_the_bus_refuses_for_good_is_logged_and_said_so_and_the_relay_goes_on():
     batches = io.BytesIO(framed(_slates(0, 1)) + framed(_slates(1, 1)))
     outcomes, publisher = io.BytesIO(), _RefusingPublisher()
-    relay(batches, outcomes, lambda: publisher)
+    with capture_logs() as logged:
+        relay(batches, outcomes, lambda: publisher)
+    assert [(line["event"], line["num"], line["exc_info"]) for line in logged] == [
+        ("slates_refused", 1, True)
+    ]
     said = outcomes.getvalue()
     end = LENGTH_BYTES + length_of(said[:LENGTH_BYTES])
     assert outcome_of(said[LENGTH_BYTES:end]) == Outcome("ValueError: too large", may_retry=False)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
 import duckdb
 import httpx
+import orjson
 import pytest
-from batch_ranker_world import NUM_USERS, Place
+from batch_ranker_world import NEW, NUM_USERS, Place
 from feedrank_core.contracts.metrics import METRICS
 from feedrank_core.runtime.home import Home
-from feedrank_trainer.pairs import write_pairs
+from feedrank_trainer.pairs import SUMMARY, write_pairs
 from processes import HOST, START_S, Server, Service, free_port, until
 from prometheus_client.parser import text_string_to_metric_families
 from trainer_world import AS_OF, write_features
@@ -62,6 +64,24 @@ def test_the_trainer_exposes_the_registry_and_how_well_it_learns(tmp_path: Path)
     assert ended(service) == 0
 
 
+def test_the_trainer_exposes_how_many_pairs_it_has_written(tmp_path: Path) -> None:
+    home, run = Home(tmp_path), tmp_path / "run"
+    write_features(home.features)
+    run.mkdir()
+    summary = run / SUMMARY
+    os.mkfifo(summary)  # holds the command at its last file until that is read
+    service = probes_alone(
+        tmp_path, "feedrank_trainer", "pairs", "--as-of", AS_OF.isoformat(), "--run", str(run)
+    )
+    with service.running():
+        service.until_ready()
+        until(lambda: sample(service, "trainer_pairs"))
+        assert exposed(service) == registered("trainer")
+        written = sample(service, "trainer_pairs")
+        assert orjson.loads(summary.read_bytes())["pairs"] == written
+        assert ended(service) == 0
+
+
 def test_the_batch_ranker_exposes_the_registry_and_how_far_it_is(
     cache_server: Server, tmp_path: Path
 ) -> None:
@@ -84,6 +104,23 @@ def test_the_batch_ranker_exposes_the_registry_and_how_far_it_is(
         service.until_ready()
         until(lambda: sample(service, "batch_ranker_readers_ranked") == NUM_USERS)
     assert ended(service) == 0
+
+
+def test_the_batch_ranker_exposes_the_registry_while_it_publishes(
+    cache_server: Server, tmp_path: Path
+) -> None:
+    place = Place(tmp_path, cache_server.url)
+    place("rank")
+    service = probes_alone(
+        tmp_path, "feedrank_batch_ranker", "publish", "--run", str(place.run),
+        cache_url=cache_server.url,
+    )  # fmt: skip
+    with cache_server.hang():
+        service.start()
+        service.until_ready()
+        assert exposed(service) == registered("batch_ranker")
+    assert ended(service) == 0
+    assert place.store.current_id() == NEW
 
 
 def sample(service: Service, name: str) -> float:

@@ -7,12 +7,12 @@ from feedrank_core.features.encoding import FeatureSchema, encode_items
 from feedrank_core.runtime.bundle_store import BundleStore
 from feedrank_core.runtime.metrics import Metrics
 from feedrank_trainer.app import make_bundle
-from feedrank_trainer.examples import read_shard
+from feedrank_trainer.examples import concatenate, read_shard
 from feedrank_trainer.pairs import write_pairs
 from feedrank_trainer.run import open_run, train_bundle
 from feedrank_trainer.settings import Settings
 from feedrank_trainer.training import TrainingConfig, fit
-from trainer_world import AS_OF, NUM_ITEMS, write_features
+from trainer_world import AS_OF, NUM_ITEMS, NUM_USERS, write_features
 
 CONFIG = TrainingConfig(epochs=2, batch_size=64, num_uniform=32)
 
@@ -43,6 +43,21 @@ def test_no_history_holds_its_own_label_or_anything_later(prepared):
             for user in np.unique(piece["user"]):
                 of_user = np.flatnonzero(piece["user"] == user)
                 assert present[of_user].sum(axis=1).tolist() == list(range(len(of_user)))
+
+
+def test_the_examples_do_not_hang_on_how_the_log_is_cut(prepared, tmp_path, monkeypatch):
+    root, run = prepared
+    monkeypatch.setattr("feedrank_trainer.pairs.ROWS_AT_A_TIME", 5)
+    with duckdb.connect() as connection:
+        write_pairs(root / "features", tmp_path, as_of=AS_OF, connection=connection)
+    cut = open_run(root / "features", tmp_path)
+    assert len(cut.shards) == NUM_USERS
+    whole, found = (
+        concatenate([piece for path in one.shards for piece in read_shard(path)])
+        for one in (run, cut)
+    )
+    for name, expected in whole.items():
+        np.testing.assert_array_equal(found[name], expected, err_msg=name)
 
 
 def test_the_bundle_is_sealed_and_its_items_ascend_by_key(bundle):

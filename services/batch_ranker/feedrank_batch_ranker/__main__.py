@@ -46,8 +46,9 @@ def publish(run: Run) -> None:
     """Make the run's bundle the one that serves, and retire older candidates."""
 
     def work(settings: Settings) -> dict[str, Any]:
-        at = rim.build(settings)
-        return publish_bundle(at.store, at.cache, at.users, bundle_of(run), settings)
+        at, metrics = rim.build(settings), Metrics("batch_ranker")
+        with probes(metrics, lambda: None, settings.host, settings.port):
+            return publish_bundle(at.store, at.cache, at.users, bundle_of(run), settings, metrics)
 
     _answer(work)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from feedrank_core.contracts.redis_keys import CANDIDATES, CURRENT_BUNDLE
 from feedrank_core.runtime.bundle_store import BundleStore
+from feedrank_core.runtime.metrics import Metrics
 from redis import Redis
 
 from feedrank_batch_ranker.errors import RankerError
@@ -19,7 +20,12 @@ SCAN_COUNT = 5000
 
 
 def publish(
-    store: BundleStore, cache: Redis, users: Path, bundle_id: str, settings: Settings
+    store: BundleStore,
+    cache: Redis,
+    users: Path,
+    bundle_id: str,
+    settings: Settings,
+    metrics: Metrics,
 ) -> dict[str, Any]:
     """Flip, then tell the gateways, then retire. Raises: RankerError, BundleError.
 
@@ -29,7 +35,7 @@ def publish(
     previous = previous_of(store, bundle_id)
     store.flip(bundle_id)
     cache.set(CURRENT_BUNDLE.key(), bundle_id)
-    retired = retire(cache, {bundle_id, previous or bundle_id}, settings.retire_ttl_s)
+    retired = retire(cache, {bundle_id, previous or bundle_id}, settings.retire_ttl_s, metrics)
     return {
         "bundle_id": bundle_id,
         "previous": previous,
@@ -58,7 +64,7 @@ def previous_of(store: BundleStore, bundle_id: str) -> str | None:
     return older[-1] if older else None
 
 
-def retire(cache: Redis, kept: set[str], ttl_s: int) -> int:
+def retire(cache: Redis, kept: set[str], ttl_s: int, metrics: Metrics) -> int:
     """Candidates of other bundles expire soon; how many values that is."""
     pattern = CANDIDATES.key(bundle="*", user="*")
     retired = 0
@@ -70,6 +76,7 @@ def retire(cache: Redis, kept: set[str], ttl_s: int) -> int:
                 pipe.expire(key, ttl_s, lt=True)
             pipe.execute()
         retired += len(page)
+        metrics.counter("values_retired_total").inc(len(page))
     return retired
 
 

@@ -40,9 +40,9 @@ class Settings(InstallationSettings):
     lake_sink_port: Port = LAKE_SINK_PORT
     """Probes and metrics."""
     trainer_port: Port = TRAINER_PORT
-    """Probes and metrics while it trains."""
+    """Probes and metrics while it works."""
     batch_ranker_port: Port = BATCH_RANKER_PORT
-    """Probes and metrics while it ranks."""
+    """Probes and metrics while it works."""
     kafka_controller_port: Port = 7803
     """Of the Kafka that `up --bus kafka` starts."""
     start_timeout_s: Annotated[float, Field(gt=0)] = 180.0

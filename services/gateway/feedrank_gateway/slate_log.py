@@ -11,7 +11,7 @@ import structlog
 from feedrank_core.runtime.bus import BusUnavailableError
 
 from feedrank_gateway.page import Page
-from feedrank_gateway.ports import SlatePublisher
+from feedrank_gateway.ports import SlatePublisher, SlatesRefusedError
 
 BATCH = 256
 """Slates a publish call at most: half a megabyte."""
@@ -90,8 +90,11 @@ class SlateLog:
             log.warning("bus_unavailable", reason=str(error), waiting=len(self._waiting))
             await asyncio.sleep(RETRY_S)
             return
-        except Exception:  # refused for good: the next ones must not wait behind these
-            log.exception("slates_refused", num=len(batch))
+        except SlatesRefusedError:
+            # For good, so the next ones must not wait behind these; the relay has logged why.
+            self._on_dropped(len(batch))
+        except Exception:
+            log.exception("slates_lost", num=len(batch))
             self._on_dropped(len(batch))
         else:
             self._on_published(len(batch))

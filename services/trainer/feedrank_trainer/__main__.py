@@ -28,8 +28,10 @@ def pairs(as_of: AsOf, run: Run) -> None:
     moment = datetime.fromisoformat(as_of)
     if moment.tzinfo is None:
         raise typer.BadParameter(f"{as_of!r} has no time zone; add Z", param_hint="--as-of")
+    settings, metrics = Settings.at_start(), Metrics("trainer")
     try:
-        count = make_pairs(Settings.at_start(), run, moment.astimezone(UTC))
+        with probes(metrics, lambda: None, settings.host, settings.port):
+            count = make_pairs(settings, run, moment.astimezone(UTC), metrics)
     except CatalogueError as error:
         typer.echo(f"feedrank_trainer: {error}", err=True)
         raise typer.Exit(1) from error

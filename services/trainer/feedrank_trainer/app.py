@@ -22,13 +22,14 @@ OFFSETS = "offsets.json"
 BUNDLE = "bundle.json"
 
 
-def make_pairs(settings: Settings, run: Path, as_of: datetime) -> int:
+def make_pairs(settings: Settings, run: Path, as_of: datetime, metrics: Metrics) -> int:
     """Write the run's examples; answers how many."""
     home = settings.place
     run.mkdir(parents=True, exist_ok=True)
     with Lake(home.lake).connect(as_of) as connection:
         connection.execute("SET preserve_insertion_order = false")
-        return write_pairs(home.features, run, as_of=as_of, connection=connection)
+        report = metrics.gauge("pairs").set
+        return write_pairs(home.features, run, as_of=as_of, connection=connection, report=report)
 
 
 def make_bundle(

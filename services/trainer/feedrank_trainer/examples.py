@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,16 +108,39 @@ def select(examples: Examples, chosen: np.ndarray) -> Examples:
     return {name: values[chosen] for name, values in examples.items()}
 
 
+@contextmanager
+def open_shard(path: Path) -> Iterator[Callable[[Examples], None]]:
+    """What adds examples to a shard, at least once; the shard is there when all were added."""
+    partial = path.with_suffix(".partial")
+    with ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+
+        def write(examples: Examples) -> None:
+            nonlocal writer
+            table = to_table(examples)
+            if writer is None:
+                opened = pq.ParquetWriter(partial, table.schema, compression="zstd")
+                writer = stack.enter_context(opened)
+            writer.write_table(table, row_group_size=1 << 15)
+
+        yield write
+    partial.replace(path)
+
+
 def write_shard(path: Path, examples: Examples) -> None:
-    """Write one shard; matrices become fixed-size lists."""
+    """Write one shard."""
+    with open_shard(path) as write:
+        write(examples)
+
+
+def to_table(examples: Examples) -> pa.Table:
+    """The examples as columns; matrices become fixed-size lists."""
     columns: dict[str, pa.Array] = {}
     for name, values in examples.items():
         flat = pa.array(np.ascontiguousarray(values).ravel())
         wide = values.ndim == 2
         columns[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1]) if wide else flat
-    partial = path.with_suffix(".partial")
-    pq.write_table(pa.table(columns), partial, compression="zstd", row_group_size=1 << 15)
-    partial.replace(path)
+    return pa.table(columns)
 
 
 def read_shard(

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 
 import duckdb
@@ -21,8 +22,9 @@ from feedrank_core.contracts.ids import item_key
 from feedrank_core.features.encoding import FeatureSchema, action_ids, encode_profiles
 
 from feedrank_trainer.catalogue import Catalogue
-from feedrank_trainer.examples import Examples, Log, examples_of, write_shard
+from feedrank_trainer.examples import Examples, Log, examples_of, open_shard
 from feedrank_trainer.labels import USER_DENSE, decayed_counters, labelled_actions, seconds
+from feedrank_trainer.pieces import Piece, pieces
 from feedrank_trainer.popularity import segments_of
 
 ROWS_AT_A_TIME = 1 << 16
@@ -54,12 +56,17 @@ class Readers:
 
 
 def write_pairs(
-    features: Path, run: Path, *, as_of: datetime, connection: duckdb.DuckDBPyConnection
+    features: Path,
+    run: Path,
+    *,
+    as_of: datetime,
+    connection: duckdb.DuckDBPyConnection,
+    report: Callable[[int], None] = lambda pairs: None,
 ) -> int:
-    """Write the shards, the schema they were encoded by, and a summary; answers their number.
+    """Write the shards, the schema they were encoded by, and a summary; answers how many pairs.
 
-    What the run needs of the readers' table is in its folder then: rows of the table may go with
-    an erasure at any time.
+    `report` is told how many there are so far. What the run needs of the readers' table is in its
+    folder then: rows of the table may go with an erasure at any time.
     """
     catalogue = Catalogue.read(features / Table.CATALOGUE.value)
     readers = Readers.read(features / Table.USERS.value)
@@ -68,18 +75,18 @@ def write_pairs(
         {"country": ever_seen(features / Table.USER_PROFILES.value, "country")},
         user_dense=USER_DENSE,
     )
-    folder = run / PAIRS
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob("*.parquet"):
-        stale.unlink()
+    folder = emptied(run / PAIRS)
     actions = labelled_actions(features, as_of=as_of, connection=connection, rows=ROWS_AT_A_TIME)
     pairs = 0
     times: list[np.ndarray] = []
-    for number, whole in enumerate(whole_readers(actions)):
-        examples = examples_from(whole, catalogue, readers, schema)
-        write_shard(folder / f"{number:05d}.parquet", examples)
-        pairs += len(examples["user"])
-        times.append(examples["at_s"])
+    for shard, some in groupby(pieces(known(actions, catalogue)), key=lambda piece: piece.shard):
+        with open_shard(folder / f"{shard:05d}.parquet") as write:
+            for piece in some:
+                examples = examples_from(piece, catalogue, readers, schema)
+                write(examples)
+                pairs += len(examples["user"])
+                report(pairs)
+                times.append(examples["at_s"])
     (run / SCHEMA).write_text(schema.model_dump_json())
     pq.write_table(readers.segments, run / SEGMENTS)
     at_s = np.concatenate(times) if times else np.empty(0)
@@ -89,42 +96,42 @@ def write_pairs(
     return pairs
 
 
+def emptied(folder: Path) -> Path:
+    """The folder, there and without shards of an earlier try."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob("*.parquet"):
+        stale.unlink()
+    return folder
+
+
 def ever_seen(path: Path, column: str) -> list[str]:
     """The distinct values of a column over all versions of all readers."""
     return pc.unique(pq.read_table(path, columns=[column])[column]).to_pylist()
 
 
-def whole_readers(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Tables that never split a reader: what is left of one waits for its next rows."""
-    waiting: pa.Table | None = None
+def known(batches: Iterable[pa.RecordBatch], catalogue: Catalogue) -> Iterator[pa.Table]:
+    """The actions on items of the catalogue: no other is a label or history."""
     for batch in batches:
         table = pa.Table.from_batches([batch])
-        table = table if waiting is None else pa.concat_tables([waiting, table])
-        users = table["user_id"].to_numpy(zero_copy_only=False)
-        last = int(np.flatnonzero(users != users[-1])[-1]) + 1 if users[0] != users[-1] else 0
-        waiting = table.slice(last)
-        if last:
-            yield table.slice(0, last)
-    if waiting is not None and waiting.num_rows:
-        yield waiting
+        yield table.filter(pa.array(catalogue.indices(table["item_key"].to_numpy()) >= 0))
 
 
 def log_of(
-    table: pa.Table, catalogue: Catalogue, readers: Readers, schema: FeatureSchema
+    piece: Piece, catalogue: Catalogue, readers: Readers, schema: FeatureSchema
 ) -> tuple[Log, np.ndarray]:
-    """The actions on items of the catalogue, and which rows of the table they are."""
-    item = catalogue.indices(table["item_key"].to_numpy())
-    kept = np.flatnonzero(item >= 0)
+    """The piece as a log, and which row of the piece each action is."""
+    table = piece.rows
     ids = table["user_id"].to_pylist()
     user = [row if (row := readers.row_of.get(u)) is not None else stranger(u) for u in ids]
+    is_new = np.arange(table.num_rows) >= piece.num_before
     log = Log(
         np.array(user, np.int64),
-        item,
+        catalogue.indices(table["item_key"].to_numpy()),
         action_ids(schema, table["action"].to_pylist()),
         seconds(table["at"]),
-        table["is_label"].to_numpy(zero_copy_only=False).astype(bool),
+        table["is_label"].to_numpy(zero_copy_only=False).astype(bool) & is_new,
     )
-    order = kept[np.lexsort((log.at_s[kept], log.user[kept]))]
+    order = np.lexsort((log.at_s, log.user))
     return log.rows(order), order
 
 
@@ -134,13 +141,11 @@ def stranger(user_id: str) -> int:
 
 
 def examples_from(
-    table: pa.Table,
-    catalogue: Catalogue,
-    readers: Readers,
-    schema: FeatureSchema,
+    piece: Piece, catalogue: Catalogue, readers: Readers, schema: FeatureSchema
 ) -> Examples:
-    """Examples of whole readers."""
-    log, rows = log_of(table, catalogue, readers, schema)
+    """An example for each new label of the piece."""
+    table = piece.rows
+    log, rows = log_of(piece, catalogue, readers, schema)
     dense = decayed_counters(table, seconds(table["at"]))[rows]
     labelled = table.select(USER_PROFILE_COLUMNS).take(pa.array(rows[log.is_label]))
     profiles = encode_profiles(schema, labelled.to_pydict(), labelled.num_rows)

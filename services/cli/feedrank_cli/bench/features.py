@@ -6,23 +6,18 @@ count and a last instant by reader, and again by item.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
-import psutil
 import pyarrow.parquet as pq
 from feedrank_core.runtime.home import Home
 from feedrank_core.runtime.lake import Lake
-from feedrank_core.runtime.memory import watching_peak
 
+from feedrank_cli.bench.day_command import run_command
 from feedrank_cli.bench.report import BenchCannotRun, Report
 from feedrank_cli.bench.simulate import simulate
 
@@ -53,10 +48,10 @@ def run(home: Home, *, quick: bool, seed: int, events: int | None = None) -> Rep
         report.figure("events", num_events)
         rows, total_s, peak_gb = {}, 0.0, 0.0
         for step in (("catalogue",), ("features", "--no-online")):
-            counted, seconds, gb = extract(place, step)
-            report.figure(f"{step[0]}_s", seconds)
-            rows |= counted
-            total_s, peak_gb = total_s + seconds, max(peak_gb, gb)
+            ran = run_command(place, "feedrank_feature_store", *step)
+            report.figure(f"{step[0]}_s", ran.seconds)
+            rows |= ran.said
+            total_s, peak_gb = total_s + ran.seconds, max(peak_gb, ran.gb)
         floor_s = scan_and_group(Lake(place.lake))
     report.figure("events_per_s", num_events / total_s)
     report.figure("peak_memory_gb", peak_gb)
@@ -79,22 +74,6 @@ def bring(history: Path, place: Home) -> int:
     shutil.rmtree(history)
     lake.compact()
     return sum(lake.num_rows(topic) for topic in ("impressions", "interactions"))
-
-
-def extract(place: Home, command: tuple[str, ...]) -> tuple[dict[str, int], float, float]:
-    """Run a command of the feature store; its counts, its seconds and its peak in GB."""
-    as_of = datetime.now(UTC).isoformat()
-    child = psutil.Popen(
-        [sys.executable, "-m", "feedrank_feature_store", *command, "--as-of", as_of],
-        env=os.environ | {"FEEDRANK_HOME": str(place.root)},
-        stdout=subprocess.PIPE,
-    )
-    began = time.monotonic()
-    with watching_peak(child) as peak:
-        said, _ = child.communicate()
-    if child.returncode:
-        raise BenchCannotRun(f"{command[0]} ended with {child.returncode}; its message is above")
-    return json.loads(said.splitlines()[-1]), time.monotonic() - began, peak.gb
 
 
 def scan_and_group(lake: Lake) -> float:

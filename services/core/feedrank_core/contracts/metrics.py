@@ -104,4 +104,5 @@ METRICS: tuple[MetricSpec, ...] = (
         "recall",
         "Share of the exact best that the index finds; 0 until audited.",
     ),
+    _counter("batch_ranker", "values_retired_total", "Candidates of older bundles let go."),
 )

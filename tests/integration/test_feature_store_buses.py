@@ -1,0 +1,151 @@
+"""The stream on each bus: killed processes, a commit that was never made, broken records."""
+
+import random
+import signal
+from collections.abc import Iterator
+from functools import partial
+from multiprocessing import get_context
+
+import pytest
+import stream_running
+from feedrank_core.contracts.redis_keys import SEEN
+from feedrank_core.contracts.topics import with_dead_letters
+from feedrank_core.runtime.bus import BusUnavailableError, Outgoing
+from feedrank_core.runtime.bus_open import OpenBus, is_kafka
+from feedrank_core.runtime.bus_redis import RedisBus
+from feedrank_core.runtime.redis_clients import sync_client
+from feedrank_feature_store.adapters.memory_online import MemoryOnline
+from feedrank_feature_store.consumer import GROUP
+from feedrank_feature_store.stream.inputs import FOLDED
+from integration.kafka_servers import TidyBus
+from processes import until
+from stream_checks import assert_equals, assert_lists_equal, assert_shown, item_keys, seen_by
+from stream_running import Running, fold_until_killed, publish
+from stream_world import drawn_log, plainly
+
+pytestmark = pytest.mark.slow
+
+KILLS = 2
+SPAWN = get_context("spawn")
+
+
+@pytest.fixture(params=["redis", "kafka"])
+def stream_url(request: pytest.FixtureRequest) -> str:
+    """Where an empty bus listens."""
+    return request.getfixturevalue("kafka_url" if request.param == "kafka" else "bus_url")
+
+
+@pytest.fixture
+def bus(stream_url: str) -> Iterator[OpenBus]:
+    bus = TidyBus(stream_url) if is_kafka(stream_url) else RedisBus(stream_url)
+    bus.create_topics()
+    until(lambda: knows_groups(bus))
+    yield bus
+    bus.close()
+
+
+@pytest.fixture
+def cache(cache_url):
+    with sync_client(cache_url) as client:
+        yield client
+
+
+@pytest.fixture
+def online():
+    return MemoryOnline()
+
+
+@pytest.fixture
+def started(tmp_path, bus, cache, online):
+    """Runs a stream; leaving it is a kill: what it had not saved is gone."""
+    return partial(stream_running.started, tmp_path, bus, cache, online)
+
+
+def num_held(bus: OpenBus) -> int:
+    return sum(sum(bus.end_offsets(topic).values()) for topic in FOLDED)
+
+
+def num_committed(bus: OpenBus) -> int:
+    return sum(sum(bus.committed(topic, group=GROUP).values()) for topic in FOLDED)
+
+
+def knows_groups(bus: OpenBus) -> bool:
+    """A new broker needs a moment before it can say what a group has committed."""
+    try:
+        return num_committed(bus) == 0
+    except BusUnavailableError:
+        return False
+
+
+def fold_all(running: Running) -> None:
+    """Read to the end of the bus, which gives partitions out when it likes."""
+    wanted = num_held(running.bus)
+
+    def is_folded() -> bool:
+        running.follower.step()
+        return sum(running.state.positions.values()) == wanted
+
+    until(is_folded)
+
+
+def test_kills_while_it_folds_and_saves_count_every_event_once_and_show_it(
+    tmp_path, stream_url, bus, cache, cache_url, online, started
+):
+    rng = random.Random(5)
+    log = drawn_log(rng, 900)
+    share = len(log) // KILLS
+    for n in range(KILLS):
+        publish(bus, *log[n * share : (n + 1) * share])
+        enough = num_committed(bus) + rng.randrange(1, share)
+        stream = SPAWN.Process(target=fold_until_killed, args=(tmp_path, stream_url, cache_url))
+        stream.start()
+        until(lambda p=stream, least=enough: num_committed(bus) >= least or not p.is_alive())
+        stream.kill()
+        stream.join()
+        assert stream.exitcode == -signal.SIGKILL
+    with started() as running:
+        fold_all(running)
+        running.follower.save()
+        running.show()
+        assert_equals(running.state, plainly(log))
+        assert_lists_equal(running.state, log)
+    assert num_committed(bus) == num_held(bus)
+    assert_shown(online, log)
+    for user in plainly(log).users:
+        assert set(item_keys(cache.get(SEEN.key(user=user)))) == seen_by(log, user)
+
+
+def test_a_commit_that_a_kill_prevented_is_made_by_the_next_and_counts_nothing_twice(
+    started, bus, online, monkeypatch
+):
+    log = drawn_log(random.Random(6), 60)
+    publish(bus, *log)
+    with started() as running, monkeypatch.context() as patched:
+
+        def fail(*_):
+            raise BusUnavailableError("away")
+
+        fold_all(running)
+        patched.setattr(running.follower._consumer, "commit", fail)
+        with pytest.raises(BusUnavailableError):
+            running.follower.save()
+    assert num_committed(bus) == 0
+    with started() as running:
+        until(lambda: running.follower.step() == 0 and running.follower._last)
+        running.follower.save()
+        running.show()
+    assert num_committed(bus) == num_held(bus)
+    assert_shown(online, log)
+
+
+def test_records_that_are_no_messages_are_dead_lettered_and_the_rest_is_shown(started, bus, online):
+    log, twins = drawn_log(random.Random(7), 60), with_dead_letters()
+    publisher = bus.publisher()
+    for topic in FOLDED:
+        publisher.publish(topic, [Outgoing("u", b"{}")])
+    publish(bus, *log)
+    with started() as running:
+        fold_all(running)
+        running.show()
+    assert_shown(online, log)
+    assert all(sum(bus.end_offsets(twins[topic.dlq]).values()) == 1 for topic in FOLDED)
