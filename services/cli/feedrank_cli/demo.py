@@ -20,6 +20,7 @@ from feedrank_cli.daily import new_run_id, show_day
 from feedrank_cli.day import Day
 from feedrank_cli.errors import CommandError
 from feedrank_cli.import_command import bring_in, show
+from feedrank_cli.invocation import invocation
 from feedrank_cli.settings import Settings, load
 from feedrank_cli.show import (
     MAX_COMMON,
@@ -69,7 +70,7 @@ def own_settings(home: Path) -> Settings:
     )
     if Supervisor(settings).is_running():
         raise CommandError(
-            f"{home} is up already.", f"Stop it first: FEEDRANK_HOME={home} feedrank down"
+            f"{home} is up already.", f"Stop it first: FEEDRANK_HOME={home} {invocation()} down"
         )
     return settings
 
@@ -104,8 +105,8 @@ def demo(
     with _stopping(settings, once=once, remove=once and home is None):
         worked = _show(settings, console, (users, items, days, seed), epochs)
     if not once:
-        stop = f"FEEDRANK_HOME={settings.place.root} feedrank"
-        console.print(f"\n{addresses(settings)}\nFeeds: {stop} feed USER\nStop:  {stop} down")
+        here = f"FEEDRANK_HOME={settings.place.root} {invocation()}"
+        console.print(f"\n{addresses(settings)}\nFeeds: {here} feed USER\nStop:  {here} down")
     if not worked:
         raise typer.Exit(1)
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from feedrank_cli.errors import CommandError
+from feedrank_cli.invocation import invocation
 from feedrank_cli.settings import load
 
 CONTENDERS = {"two_tower": "two-tower", "popularity": "popularity", "item_knn": "item-kNN"}
@@ -38,7 +39,7 @@ def evaluate(
     if "two_tower" not in metrics:
         raise CommandError(
             f"bundle {opened.bundle_id} has no metrics: nobody acted in its later slice",
-            "send more events, then run `feedrank daily`",
+            f"send more events, then run `{invocation()} daily`",
         )
     console = Console()
     console.print(table(opened.bundle_id, metrics))
@@ -58,7 +59,7 @@ def open_bundle(store: BundleStore, bundle_id: str | None) -> Bundle:
     """The named bundle, or the one that serves, or the newest. Raises: CommandError."""
     chosen = bundle_id or store.current_id() or (store.ids() or [None])[-1]
     if chosen is None:
-        raise CommandError("there is no bundle yet", "run `feedrank daily` first")
+        raise CommandError("there is no bundle yet", f"run `{invocation()} daily` first")
     try:
         return store.open(chosen, verify=False)
     except BundleError as error:
