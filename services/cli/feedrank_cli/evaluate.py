@@ -34,8 +34,7 @@ def evaluate(
 
         feedrank evaluate --bundle 20261120T030000-1a2b3c4d
     """
-    opened = open_bundle(BundleStore(load().place.bundles), bundle)
-    metrics = cast(dict[str, dict[str, Any]], opened.json(Part.METRICS))
+    opened, metrics = measured(BundleStore(load().place.bundles), bundle)
     if "two_tower" not in metrics:
         raise CommandError(
             f"bundle {opened.bundle_id} has no metrics: nobody acted in its later slice",
@@ -55,15 +54,21 @@ def evaluate(
         )
 
 
-def open_bundle(store: BundleStore, bundle_id: str | None) -> Bundle:
-    """The named bundle, or the one that serves, or the newest. Raises: CommandError."""
+def measured(store: BundleStore, bundle_id: str | None) -> tuple[Bundle, dict[str, dict[str, Any]]]:
+    """The named bundle, or the one that serves, or the newest, with its metrics.
+
+    Of its files only the metrics are verified: nothing else is read.
+    Raises: CommandError.
+    """
     chosen = bundle_id or store.current_id() or (store.ids() or [None])[-1]
     if chosen is None:
         raise CommandError("there is no bundle yet", f"run `{invocation()} daily` first")
     try:
-        return store.open(chosen, verify=False)
+        opened = store.open(chosen, verify=False)
+        opened.verify(Part.METRICS.value)
     except BundleError as error:
         raise CommandError(str(error)) from error
+    return opened, cast(dict[str, dict[str, Any]], opened.json(Part.METRICS))
 
 
 def table(bundle_id: str, metrics: dict[str, dict[str, Any]]) -> Table:
