@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from feedrank_cli.errors import CommandError
@@ -24,6 +25,7 @@ from feedrank_cli.supervision import Supervisor
 
 READY = "ready"
 CHECK_TIMEOUT_S = 2.0
+MAX_REASON = 200
 
 
 def check(settings: Settings, process: Process) -> str:
@@ -67,12 +69,11 @@ def _ping_kafka(url: str) -> str:
 
 
 def _reason(answer: httpx.Response) -> str:
+    """What the problem says; who answers without one is not ours."""
     try:
-        body = answer.json()
-    except ValueError:
+        return str(answer.json()["detail"])[:MAX_REASON]
+    except (ValueError, KeyError, TypeError):
         return f"answers {answer.status_code}"
-    text = body.get("detail") or body.get("reason") or body if isinstance(body, dict) else body
-    return f"{answer.status_code}: {text}"[:100]
 
 
 def table(rows: Sequence[tuple[Process, str, str]]) -> Table:
@@ -82,7 +83,7 @@ def table(rows: Sequence[tuple[Process, str, str]]) -> Table:
         view.add_column(heading)
     for process, state, ready in rows:
         style = "green" if ready == READY else "yellow"
-        view.add_row(process.name, str(process.port), state, f"[{style}]{ready}[/]")
+        view.add_row(process.name, str(process.port), state, f"[{style}]{escape(ready)}[/]")
     return view
 
 
