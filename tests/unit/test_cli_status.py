@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from feedrank_cli.readiness import READY, check
-from feedrank_cli.roster import Process
+from feedrank_cli.roster import READY_PATH, Process
 from feedrank_cli.settings import Settings
 from feedrank_core.runtime.metrics import Metrics
 from feedrank_core.runtime.probes import probes
@@ -26,6 +26,12 @@ def test_a_process_that_is_not_ready_is_told_in_its_own_words():
         assert check(Settings(), process) == REASON
     with answering(None, "/readyz") as process:
         assert check(Settings(), process) == READY
+
+
+def test_a_gateway_without_a_bundle_lets_up_end_and_is_not_ready_for_status():
+    with answering(REASON, "/healthz") as process:
+        assert check(Settings(), process) == READY
+        assert check(Settings(), process, READY_PATH) == REASON
 
 
 def test_a_process_without_words_is_told_by_its_status():

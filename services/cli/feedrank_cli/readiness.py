@@ -28,13 +28,13 @@ CHECK_TIMEOUT_S = 2.0
 MAX_REASON = 200
 
 
-def check(settings: Settings, process: Process) -> str:
-    """`ready`, or what stands in the way."""
-    if process.ready_path is None:
+def check(settings: Settings, process: Process, path: str | None = None) -> str:
+    """`ready`, or what stands in the way; `path` is a probe other than that of `up`."""
+    if process.up_path is None:
         if process.name == Role.BUS and is_kafka(settings.bus_url):
             return _ping_kafka(settings.bus_url)
         return _ping(process.port)
-    url = f"http://{settings.host}:{process.port}{process.ready_path}"
+    url = f"http://{settings.host}:{process.port}{path or process.up_path}"
     try:
         answer = httpx.get(url, timeout=CHECK_TIMEOUT_S, trust_env=False)
     except httpx.HTTPError:
@@ -87,14 +87,17 @@ def table(rows: Sequence[tuple[Process, str, str]]) -> Table:
     return view
 
 
-def survey(supervisor: Supervisor, processes: Sequence[Process]) -> list[tuple[Process, str, str]]:
-    """One look at every process."""
+def survey(
+    supervisor: Supervisor, processes: Sequence[Process], path: str | None = None
+) -> list[tuple[Process, str, str]]:
+    """One look at every process; `path` is a probe other than that of `up`."""
     states = supervisor.states()
     rows = []
     for process in processes:
         info = states.get(process.name)
         state = f"{info['statename'].lower()} pid {info['pid']}" if info else "down"
-        rows.append((process, state, check(supervisor.settings, process) if info else "down"))
+        ready = check(supervisor.settings, process, path) if info else "down"
+        rows.append((process, state, ready))
     return rows
 
 

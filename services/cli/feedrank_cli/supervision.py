@@ -215,7 +215,7 @@ def require_free_ports(settings: Settings, processes: Sequence[Process]) -> None
 
 
 def _taken(settings: Settings, process: Process) -> str | None:
-    host = settings.host if process.ready_path else "127.0.0.1"
+    host = settings.host if process.up_path else "127.0.0.1"
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
