@@ -50,6 +50,15 @@ def test_every_relative_link_of_a_page_leads_to_a_file_and_a_heading(page):
         assert not anchor or anchor in anchors(found), link
 
 
+def test_contributing_tells_every_variable_that_measurements_and_tests_read():
+    read = re.compile(r"environ\.get\(\"(\w+)\"|DATA_VARIABLE = \"(\w+)\"")
+    sources = [*(ROOT / "services").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    found = {a or b for source in sources for a, b in read.findall(source.read_text())}
+    assert found >= {"FEEDRANK_MOVIELENS", "KAFKA_BOOTSTRAP"}
+    told = (ROOT / "CONTRIBUTING.md").read_text()
+    assert {name for name in found if f"`{name}`" not in told} == set()
+
+
 def test_the_index_of_decisions_lists_each_one_under_its_title():
     index = (DECISIONS / "README.md").read_text()
     for page in sorted(DECISIONS.glob("0*.md")):

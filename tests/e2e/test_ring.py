@@ -36,6 +36,12 @@ def first_day(machine, tmp_path_factory):
     return look(machine.settings, one), look(machine.settings, other)
 
 
+def test_before_the_first_day_status_says_what_the_gateway_lacks(machine):
+    states = json.loads(machine.feedrank("status", "--json", code=1))
+    lacking = {s["service"]: s["state"] for s in states if s["state"] != READY}
+    assert lacking == {"gateway": "no bundle serves yet; run `feedrank daily`"}
+
+
 def test_two_readers_get_different_feeds(first_day):
     assert common_share(*first_day) <= MAX_COMMON
 
@@ -121,7 +127,7 @@ def test_json_lines_go_through_the_intake_and_bad_ones_are_told_by_line(machine,
 
 
 @pytest.mark.parametrize("service", ["lake_sink", "gateway", "bus"])
-def test_a_killed_service_comes_back(machine, service):
+def test_a_killed_service_comes_back(machine, first_day, service):
     pid = machine.supervisor.states()[service]["pid"]
     os.kill(pid, 9)
     deadline = time.monotonic() + 60

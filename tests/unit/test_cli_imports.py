@@ -63,6 +63,30 @@ def test_a_line_that_cannot_be_read_is_refused_with_its_number_and_the_rest_come
     assert len(rows["impressions"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("file", "line", "reason"),
+    [
+        ("inter", "196\t242\t3\t1e30", "timestamp: '1e30'"),
+        ("inter", "196\t242\t3\tinf", "timestamp: 'inf'"),
+        ("inter", "196\t242\t3\tNaN", "timestamp: is NaN"),
+        ("inter", "196\t242\t3\tabc", "timestamp: 'abc' is no number"),
+        ("inter", "196\t242\tabc\t881250949", "rating: 'abc' is no number"),
+        ("inter", "196\t242\t3", "timestamp: is missing"),
+        ("user", "196", "age: is missing"),
+        ("user", "196\t4x\tM", "age: '4x' is no number"),
+        ("user", "196\t-1\tM", "age: -1 is below 0"),
+        ("user", "196\tinf\tM", "age: 'inf' is no whole number"),
+        ("item", "1\tToy Story\t1995", "class: is missing"),
+    ],
+)
+def test_a_line_is_refused_by_the_name_of_its_field(tmp_path, file, line, reason):
+    recbole(tmp_path)
+    path = tmp_path / f"ml-100k.{file}"
+    path.write_text(f"{path.read_text()}{line}\n")
+    _, (refusal,) = bring(tmp_path)
+    assert refusal.reason.startswith(reason)
+
+
 def test_the_item_says_what_movielens_knows_and_a_studio_of_its_decade(tmp_path):
     recbole(tmp_path)
     item = bring(tmp_path)[0]["items"][0]

@@ -10,6 +10,7 @@ from feedrank_core.runtime.http import create_app
 from feedrank_core.runtime.logs import hide_secrets
 from feedrank_core.runtime.metrics import Metrics
 from feedrank_core.runtime.probes import PORT_IN_USE, probes
+from feedrank_core.runtime.problems import PROBLEM_TYPE
 from feedrank_core.runtime.serving import serve
 from pydantic import BaseModel
 
@@ -122,7 +123,7 @@ def test_a_port_in_use_is_one_clear_line_and_an_exit_code(
     assert line.count("\n") == 1
 
 
-def test_a_process_without_http_answers_probes_from_a_thread() -> None:
+async def test_a_process_without_http_answers_the_same_probes_from_a_thread() -> None:
     with probes(Metrics("ingestion"), lambda: "lake is full", "127.0.0.1", 0) as port:
         base = f"http://127.0.0.1:{port}"
         with urlopen(f"{base}/healthz") as answer:
@@ -131,7 +132,8 @@ def test_a_process_without_http_answers_probes_from_a_thread() -> None:
             assert b"feedrank_ingestion_" in answer.read()
         with pytest.raises(HTTPError, match="503") as refused:
             urlopen(f"{base}/readyz")
-        assert refused.value.read() == b"lake is full"
+        assert refused.value.read() == (await make_client("lake is full").get("/readyz")).content
+        assert refused.value.headers["content-type"] == PROBLEM_TYPE
         refused.value.close()
         with (
             pytest.raises(SystemExit) as stop,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -23,17 +24,24 @@ from feedrank_cli.simulate import simulate
 from feedrank_cli.status import status
 from feedrank_cli.up import up
 from feedrank_cli.user import user
+from feedrank_cli.variables import unknown
 
 
 class Application(typer.Typer):
-    """Shows a CommandError as its message and remedy, without a traceback."""
+    """Shows a CommandError as its message and remedy, without a traceback.
+
+    Says first which variables of ours are misspelt: they would be left out in silence.
+    """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command line and exit."""
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        for name, meant in unknown(os.environ).items():
+            hint = f"did you mean {meant}?" if meant else "docs/settings.md lists what is read."
+            console.print(f"Nothing reads {name}; {hint}", style="yellow", markup=False)
         try:
             return super().__call__(*args, **kwargs)
         except CommandError as error:
-            console = Console(stderr=True, soft_wrap=True, highlight=False)
             console.print(str(error), style="red", markup=False)
             if error.remedy:
                 console.print(error.remedy, markup=False)

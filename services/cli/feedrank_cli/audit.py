@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from feedrank_cli.errors import CommandError
+from feedrank_cli.invocation import invocation
 from feedrank_cli.settings import load
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ def skew(
     try:
         comparison = audit_skew(Settings.at_start(), wait_s=wait)
     except AuditError as error:
-        raise CommandError(str(error), "Start the services with: feedrank up", code=2) from error
+        raise CommandError(
+            str(error), f"Start the services with: {invocation()} up", code=2
+        ) from error
     console = Console(soft_wrap=True)
     if comparison.told:
         console.print(table(comparison))

@@ -13,6 +13,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from feedrank_cli.day import STEPS, Day, Step, run_day
 from feedrank_cli.errors import CommandError
+from feedrank_cli.invocation import invocation
 from feedrank_cli.settings import Settings, load
 from feedrank_cli.supervision import Supervisor
 from feedrank_cli.up import interrupt_on_signals
@@ -72,7 +73,8 @@ def require_up(settings: Settings) -> None:
     """Raises: CommandError when the services of this home do not run."""
     if not Supervisor(settings).is_running():
         raise CommandError(
-            f"The services of {settings.place.root} are not up.", "Start them with: feedrank up"
+            f"The services of {settings.place.root} are not up.",
+            f"Start them with: {invocation()} up",
         )
 
 

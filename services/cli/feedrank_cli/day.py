@@ -15,6 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from feedrank_cli.errors import CommandError
+from feedrank_cli.invocation import invocation
 from feedrank_cli.settings import Settings
 
 STEP_FILE = "done.json"
@@ -101,7 +102,7 @@ class Day:
             served = "the new feeds serve" if "publish" in self.done else "nothing was published"
             raise CommandError(
                 f"Step {step.name} failed (exit code {code}); {served}.\n{last}",
-                f"Whole log: {log}\nWhen mended: feedrank daily --run {self.folder.name}",
+                f"Whole log: {log}\nWhen mended: {invocation()} daily --run {self.folder.name}",
             )
         seconds = time.monotonic() - began
         whole = self.done | {step.name: round(seconds, 2)}

@@ -20,6 +20,7 @@ from feedrank_cli.daily import new_run_id, show_day
 from feedrank_cli.day import Day
 from feedrank_cli.errors import CommandError
 from feedrank_cli.import_command import bring_in, show
+from feedrank_cli.invocation import invocation
 from feedrank_cli.settings import Settings, load
 from feedrank_cli.show import (
     MAX_COMMON,
@@ -69,7 +70,7 @@ def own_settings(home: Path) -> Settings:
     )
     if Supervisor(settings).is_running():
         raise CommandError(
-            f"{home} is up already.", f"Stop it first: FEEDRANK_HOME={home} feedrank down"
+            f"{home} is up already.", f"Stop it first: FEEDRANK_HOME={home} {invocation()} down"
         )
     return settings
 
@@ -101,25 +102,37 @@ def demo(
     console = Console(soft_wrap=True)
     root = home or Path(tempfile.mkdtemp(prefix="feedrank-demo-"))
     settings = own_settings(root)
-    with _stopping(settings, once=once, remove=once and home is None):
+    with _ending(settings, console, once=once, is_temporary=home is None):
         worked = _show(settings, console, (users, items, days, seed), epochs)
+        if once and not worked:
+            raise typer.Exit(1)
     if not once:
-        stop = f"FEEDRANK_HOME={settings.place.root} feedrank"
-        console.print(f"\n{addresses(settings)}\nFeeds: {stop} feed USER\nStop:  {stop} down")
+        here = f"FEEDRANK_HOME={settings.place.root} {invocation()}"
+        console.print(f"\n{addresses(settings)}\nFeeds: {here} feed USER\nStop:  {here} down")
     if not worked:
         raise typer.Exit(1)
 
 
 @contextlib.contextmanager
-def _stopping(settings: Settings, *, once: bool, remove: bool) -> Iterator[None]:
-    keep = False
+def _ending(
+    settings: Settings, console: Console, *, once: bool, is_temporary: bool
+) -> Iterator[None]:
+    """Stop the services, unless the show came to its end and they are to stay.
+
+    A temporary home goes with them, but not that of a failure: its logs say what failed.
+    """
+    is_over, is_kept = True, not is_temporary
     try:
         yield
-        keep = not once
+        is_over = once
+    except Exception:
+        is_kept = True
+        console.print(f"The home stays, with all logs: {settings.place.root}", markup=False)
+        raise
     finally:
-        if not keep:
+        if is_over:
             Supervisor(settings).stop()
-        if remove:
+        if is_over and not is_kept:
             shutil.rmtree(settings.place.root, ignore_errors=True)
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from feedrank_cli.errors import CommandError
+from feedrank_cli.invocation import invocation
 from feedrank_cli.settings import load
 
 CONTENDERS = {"two_tower": "two-tower", "popularity": "popularity", "item_knn": "item-kNN"}
@@ -33,12 +34,11 @@ def evaluate(
 
         feedrank evaluate --bundle 20261120T030000-1a2b3c4d
     """
-    opened = open_bundle(BundleStore(load().place.bundles), bundle)
-    metrics = cast(dict[str, dict[str, Any]], opened.json(Part.METRICS))
+    opened, metrics = measured(BundleStore(load().place.bundles), bundle)
     if "two_tower" not in metrics:
         raise CommandError(
             f"bundle {opened.bundle_id} has no metrics: nobody acted in its later slice",
-            "send more events, then run `feedrank daily`",
+            f"send more events, then run `{invocation()} daily`",
         )
     console = Console()
     console.print(table(opened.bundle_id, metrics))
@@ -54,15 +54,21 @@ def evaluate(
         )
 
 
-def open_bundle(store: BundleStore, bundle_id: str | None) -> Bundle:
-    """The named bundle, or the one that serves, or the newest. Raises: CommandError."""
+def measured(store: BundleStore, bundle_id: str | None) -> tuple[Bundle, dict[str, dict[str, Any]]]:
+    """The named bundle, or the one that serves, or the newest, with its metrics.
+
+    Of its files only the metrics are verified: nothing else is read.
+    Raises: CommandError.
+    """
     chosen = bundle_id or store.current_id() or (store.ids() or [None])[-1]
     if chosen is None:
-        raise CommandError("there is no bundle yet", "run `feedrank daily` first")
+        raise CommandError("there is no bundle yet", f"run `{invocation()} daily` first")
     try:
-        return store.open(chosen, verify=False)
+        opened = store.open(chosen, verify=False)
+        opened.verify(Part.METRICS.value)
     except BundleError as error:
         raise CommandError(str(error)) from error
+    return opened, cast(dict[str, dict[str, Any]], opened.json(Part.METRICS))
 
 
 def table(bundle_id: str, metrics: dict[str, dict[str, Any]]) -> Table:

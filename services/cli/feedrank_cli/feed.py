@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from feedrank_cli.errors import CommandError
+from feedrank_cli.invocation import invocation
 from feedrank_cli.settings import Settings, load
 
 FACTS = ("item_id", "item_type", "category", "creator_id", "text")
@@ -30,12 +31,12 @@ def fetch(settings: Settings, user: str, limit: int) -> dict[str, Any]:
     except httpx.HTTPError as error:
         raise CommandError(
             f"The gateway at {base} does not answer ({type(error).__name__}).",
-            "Start it with: feedrank up",
+            f"Start it with: {invocation()} up",
         ) from error
     body = answer.json() if "json" in answer.headers.get("content-type", "") else {}
     if answer.status_code != 200:
         said = body.get("detail") or answer.text[:300]
-        remedy = body.get("remedy") or "Without a bundle there is no feed yet: feedrank daily"
+        remedy = body.get("remedy") or f"There is no feed before the first: {invocation()} daily"
         raise CommandError(f"The gateway answered {answer.status_code}: {said}", remedy)
     return body
 

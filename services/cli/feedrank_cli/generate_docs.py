@@ -5,31 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from feedrank_batch_ranker import settings as batch_ranker
 from feedrank_core.contracts.metrics import METRICS
 from feedrank_core.contracts.redis_keys import REDIS_KEYS
 from feedrank_core.contracts.topics import TOPICS
-from feedrank_core.runtime.bus_kafka_connection import Security
 from feedrank_core.runtime.settings import InstallationSettings, variable_of
-from feedrank_feature_store import settings as feature_store
-from feedrank_gateway import settings as gateway
-from feedrank_ingestion import settings as ingestion
-from feedrank_trainer import settings as trainer
-from pydantic_settings import BaseSettings
 
-from feedrank_cli import settings as command_line
+from feedrank_cli.variables import owners
 
 NOTICE = "<!-- Drawn from the code by `make docs`; edit it, not this page. -->"
-SETTINGS: dict[str, type[BaseSettings]] = {
-    "Every process": InstallationSettings,
-    "Command line": command_line.Settings,
-    "Gateway": gateway.Settings,
-    "Ingestion": ingestion.Settings,
-    "Feature store": feature_store.Settings,
-    "Trainer": trainer.Settings,
-    "Batch ranker": batch_ranker.Settings,
-    "Clients of Kafka": Security,
-}
 
 
 def pages() -> dict[str, str]:
@@ -109,7 +92,7 @@ def metrics() -> str:
 def settings() -> str:
     """Every environment variable that a process reads, with its default."""
     lines = [NOTICE, "", "# Settings", "", "Environment variables. A bad value stops the start."]
-    for title, owner in SETTINGS.items():
+    for title, owner in owners().items():
         shared = {} if owner is InstallationSettings else InstallationSettings.model_fields
         rows: list[tuple[object, ...]] = [
             (f"`{variable_of(owner, name)}`", _default(field.default), field.description)

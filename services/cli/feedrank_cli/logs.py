@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from feedrank_cli.errors import CommandError
+from feedrank_cli.invocation import invocation
 from feedrank_cli.settings import load
 
 
@@ -33,7 +34,7 @@ def logs(
         known = ", ".join(path.stem for path in found) or "none yet"
         raise CommandError(
             f"There is no log of {service or 'any service'} in {folder}. Known: {known}.",
-            "Start the services with: feedrank up",
+            f"Start the services with: {invocation()} up",
         )
     for path in wanted:
         for line in path.read_text(errors="replace").splitlines()[-lines:]:

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from feedrank_cli.errors import CommandError
@@ -24,15 +25,16 @@ from feedrank_cli.supervision import Supervisor
 
 READY = "ready"
 CHECK_TIMEOUT_S = 2.0
+MAX_REASON = 200
 
 
-def check(settings: Settings, process: Process) -> str:
-    """`ready`, or what stands in the way."""
-    if process.ready_path is None:
+def check(settings: Settings, process: Process, path: str | None = None) -> str:
+    """`ready`, or what stands in the way; `path` is a probe other than that of `up`."""
+    if process.up_path is None:
         if process.name == Role.BUS and is_kafka(settings.bus_url):
             return _ping_kafka(settings.bus_url)
         return _ping(process.port)
-    url = f"http://{settings.host}:{process.port}{process.ready_path}"
+    url = f"http://{settings.host}:{process.port}{path or process.up_path}"
     try:
         answer = httpx.get(url, timeout=CHECK_TIMEOUT_S, trust_env=False)
     except httpx.HTTPError:
@@ -67,12 +69,11 @@ def _ping_kafka(url: str) -> str:
 
 
 def _reason(answer: httpx.Response) -> str:
+    """What the problem says; who answers without one is not ours."""
     try:
-        body = answer.json()
-    except ValueError:
+        return str(answer.json()["detail"])[:MAX_REASON]
+    except (ValueError, KeyError, TypeError):
         return f"answers {answer.status_code}"
-    text = body.get("detail") or body.get("reason") or body if isinstance(body, dict) else body
-    return f"{answer.status_code}: {text}"[:100]
 
 
 def table(rows: Sequence[tuple[Process, str, str]]) -> Table:
@@ -82,18 +83,21 @@ def table(rows: Sequence[tuple[Process, str, str]]) -> Table:
         view.add_column(heading)
     for process, state, ready in rows:
         style = "green" if ready == READY else "yellow"
-        view.add_row(process.name, str(process.port), state, f"[{style}]{ready}[/]")
+        view.add_row(process.name, str(process.port), state, f"[{style}]{escape(ready)}[/]")
     return view
 
 
-def survey(supervisor: Supervisor, processes: Sequence[Process]) -> list[tuple[Process, str, str]]:
-    """One look at every process."""
+def survey(
+    supervisor: Supervisor, processes: Sequence[Process], path: str | None = None
+) -> list[tuple[Process, str, str]]:
+    """One look at every process; `path` is a probe other than that of `up`."""
     states = supervisor.states()
     rows = []
     for process in processes:
         info = states.get(process.name)
         state = f"{info['statename'].lower()} pid {info['pid']}" if info else "down"
-        rows.append((process, state, check(supervisor.settings, process) if info else "down"))
+        ready = check(supervisor.settings, process, path) if info else "down"
+        rows.append((process, state, ready))
     return rows
 
 

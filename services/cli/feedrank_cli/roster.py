@@ -11,20 +11,23 @@ from feedrank_core.runtime.valkey import Role, valkey_command
 from feedrank_cli.errors import CommandError
 from feedrank_cli.settings import Settings, is_local, port_of
 
+READY_PATH = "/readyz"
+HEALTHY_PATH = "/healthz"
+
 
 @dataclass(frozen=True)
 class Process:
     """One supervised process.
 
-    `setting` is the variable that moves its port; `ready_path` is None for the bus and
-    the cache, which are ready when they answer a ping.
+    `setting` is the variable that moves its port; `up_path` is the probe that `up` waits for,
+    None for the bus and the cache, which are ready when they answer a ping.
     """
 
     name: str
     command: tuple[str, ...]
     port: int
     setting: str
-    ready_path: str | None
+    up_path: str | None
 
 
 def _server(role: Role, settings: Settings) -> Process:
@@ -70,7 +73,6 @@ def roster(settings: Settings) -> list[Process]:
 
     Servers that a URL places on another host are not ours to start and are left out.
     """
-    ready = "/readyz"
     return [
         *_servers(settings),
         Process(
@@ -78,21 +80,21 @@ def roster(settings: Settings) -> list[Process]:
             _service("ingestion", "serve"),
             settings.ingestion_port,
             "FEEDRANK_INGESTION_PORT",
-            ready,
+            READY_PATH,
         ),
         Process(
             "lake_sink",
             _service("ingestion", "lake-sink"),
             settings.lake_sink_port,
             "FEEDRANK_LAKE_SINK_PORT",
-            ready,
+            READY_PATH,
         ),
         Process(
             "feature_store",
             _service("feature_store", "serve"),
             settings.feature_store_port,
             "FEEDRANK_FEATURE_STORE_PORT",
-            ready,
+            READY_PATH,
         ),
         Process(
             "gateway",
@@ -100,6 +102,6 @@ def roster(settings: Settings) -> list[Process]:
             settings.gateway_port,
             "FEEDRANK_GATEWAY_PORT",
             # It lives before the first bundle and is ready with it.
-            "/healthz",
+            HEALTHY_PATH,
         ),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from feedrank_core.runtime.settings import (
     TRAINER_PORT,
     InstallationSettings,
     Port,
+    servers_of,
     variable_of,
 )
 from pydantic import Field, ValidationError
@@ -24,6 +26,7 @@ from feedrank_cli.errors import CommandError
 
 STATE_FILE = "up.json"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_HERE = "this machine"
 
 
 class Settings(InstallationSettings):
@@ -53,6 +56,18 @@ class Settings(InstallationSettings):
         values = self.model_dump(mode="json")
         return {variable_of(type(self), name): str(value) for name, value in values.items()}
 
+    def shared_ports(self) -> dict[tuple[str, int], list[str]]:
+        """Host and port of what is to listen where something else is, with their variables."""
+        urls = {"bus_url": self.bus_url, "cache_url": self.cache_url}
+        named = {name: (_host_of(url), port_of(url)) for name, url in urls.items()}
+        named |= {name: (_HERE, port) for name, port in self if name.endswith("_port")}
+        if not is_kafka(self.bus_url):
+            del named["kafka_controller_port"]
+        found = defaultdict(list)
+        for name, place in named.items():
+            found[place].append(variable_of(type(self), name))
+        return {place: variables for place, variables in found.items() if len(variables) > 1}
+
 
 def load(**overrides: Any) -> Settings:
     """The settings of this command. Raises: CommandError naming the variable that is wrong."""
@@ -69,10 +84,15 @@ def load(**overrides: Any) -> Settings:
 
 
 def port_of(url: str) -> int:
-    """The port of a Redis or Kafka URL."""
-    return urlsplit(url).port or (9092 if is_kafka(url) else 6379)
+    """The port of a Redis or Kafka URL; of a list of brokers the first one's."""
+    return servers_of(url)[0].port or (9092 if is_kafka(url) else 6379)
 
 
 def is_local(url: str) -> bool:
-    """Whether the server of this URL is one that `up` starts."""
-    return urlsplit(url).hostname in LOOPBACK
+    """Whether the server of this URL is one that `up` starts; a list of brokers never is."""
+    first, *others = servers_of(url)
+    return first.hostname in LOOPBACK and not others
+
+
+def _host_of(url: str) -> str:
+    return _HERE if is_local(url) else servers_of(url)[0].hostname or urlsplit(url).path

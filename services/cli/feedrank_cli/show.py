@@ -15,6 +15,7 @@ from rich.table import Table
 
 from feedrank_cli.errors import CommandError
 from feedrank_cli.feed import facts, fetch, title
+from feedrank_cli.invocation import invocation
 from feedrank_cli.settings import Settings
 
 PLACES = 20
@@ -64,7 +65,7 @@ def look(settings: Settings, user: str, *, not_bundle: str | None = None) -> See
         if time.monotonic() > deadline:
             raise CommandError(
                 f"The gateway still serves {not_bundle} after {BUNDLE_TIMEOUT_S:g} s.",
-                "Look at: feedrank logs gateway",
+                f"Look at: {invocation()} logs gateway",
             )
         time.sleep(0.3)
 

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from feedrank_cli.readiness import READY, survey, table
-from feedrank_cli.roster import roster
+from feedrank_cli.roster import READY_PATH, roster
 from feedrank_cli.settings import load
 from feedrank_cli.supervision import Supervisor
 
@@ -19,13 +19,15 @@ def status(
 ) -> None:
     """Show each process and whether it can do its work; exit 1 when one cannot.
 
+    Before the first `feedrank daily` that is the gateway: it has nothing to feed from.
+
     For example:
         feedrank status
 
         feedrank status --json
     """
     settings = load()
-    rows = survey(Supervisor(settings), roster(settings))
+    rows = survey(Supervisor(settings), roster(settings), READY_PATH)
     if as_json:
         fields = ("service", "port", "process", "state")
         typer.echo(

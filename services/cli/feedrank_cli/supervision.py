@@ -110,7 +110,13 @@ class Supervisor:
     def start(self, processes: Sequence[Process]) -> None:
         """Start supervisor with these processes; they may not be ready yet."""
         for folder in (self.run, self.logs, *(self.run / p.name for p in processes)):
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise CommandError(
+                    f"{folder} cannot be made: {error.strerror}.",
+                    "Set FEEDRANK_HOME to a folder that you may write to.",
+                ) from error
         self.socket_path.unlink(missing_ok=True)
         path = self.run / "supervisord.conf"
         path.write_text(self.config(processes))
@@ -193,7 +199,13 @@ def _end(process: psutil.Process) -> None:
 
 
 def require_free_ports(settings: Settings, processes: Sequence[Process]) -> None:
-    """Raises: CommandError naming every port that is taken, its service and its setting."""
+    """Raises: CommandError naming every port that is taken or given twice, and its settings."""
+    shared = [
+        f"{' and '.join(variables)} name the same port, {port} of {host}"
+        for (host, port), variables in settings.shared_ports().items()
+    ]
+    if shared:
+        raise CommandError(f"Cannot start: {'; '.join(shared)}.", "Give each its own.", code=2)
     taken = {p.setting: reason for p in processes if (reason := _taken(settings, p))}
     if taken:
         raise CommandError(
@@ -203,7 +215,7 @@ def require_free_ports(settings: Settings, processes: Sequence[Process]) -> None
 
 
 def _taken(settings: Settings, process: Process) -> str | None:
-    host = settings.host if process.ready_path else "127.0.0.1"
+    host = settings.host if process.up_path else "127.0.0.1"
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -18,6 +18,7 @@ from feedrank_core.runtime.kafka_broker import (
 from rich.console import Console
 
 from feedrank_cli.errors import CommandError
+from feedrank_cli.invocation import invocation
 from feedrank_cli.readiness import wait_ready
 from feedrank_cli.roster import roster
 from feedrank_cli.settings import Settings, is_local, load, port_of
@@ -75,7 +76,7 @@ def fetch_broker(settings: Settings, console: Console) -> None:
     except BrokerUnavailableError as error:
         raise CommandError(
             f"No Kafka can run here: {error}.",
-            "Use `feedrank up` without --bus, or set FEEDRANK_BUS_URL to a Kafka elsewhere.",
+            f"Use `{invocation()} up` without --bus, or set FEEDRANK_BUS_URL to a Kafka elsewhere.",
         ) from error
 
 
@@ -131,7 +132,7 @@ def up(
     supervisor = start(settings, console)
     console.print(addresses(settings))
     if not foreground:
-        console.print("Stop with: feedrank down")
+        console.print(f"Stop with: {invocation()} down")
         return
     console.print("Ctrl-C stops everything.")
     try:

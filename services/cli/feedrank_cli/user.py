@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from feedrank_cli.errors import CommandError
+from feedrank_cli.invocation import invocation
 from feedrank_cli.settings import Settings, load
 
 POLL_S = 0.5
@@ -105,7 +106,7 @@ def _ask(settings: Settings, method: str, path: str, body: Any = None) -> Receip
     except httpx.HTTPError as error:
         raise CommandError(
             f"The intake at {base} does not answer ({type(error).__name__}).",
-            "Start it with: feedrank up",
+            f"Start it with: {invocation()} up",
         ) from error
     if answer.is_success:
         return Receipt.model_validate_json(answer.content)
@@ -125,7 +126,7 @@ def _show(
             raise CommandError(
                 f"After {timeout_s:.0f} s still pending: {', '.join(_pending(receipt))}.",
                 f"The order stands and is carried out; look again with:"
-                f" feedrank user receipt {receipt.receipt_id}",
+                f" {invocation()} user receipt {receipt.receipt_id}",
             )
         time.sleep(POLL_S)
         receipt = _ask(settings, "GET", f"/v1/receipts/{receipt.receipt_id}")

@@ -20,6 +20,7 @@ from feedrank_core.runtime.lake_schema import NOT_FROM_BUS, contract_schema, ins
 from feedrank_core.runtime.lake_views import VIEWS
 
 from feedrank_cli.errors import CommandError
+from feedrank_cli.invocation import invocation
 
 LOG = "log/"
 """Before a topic: every record that the lake holds of it, repeated ones and old versions too."""
@@ -58,7 +59,7 @@ def stream(
     if name.startswith(FEATURES) and as_of is not None:
         raise CommandError(
             f"{name} holds features as of the run that wrote it.",
-            "Leave --as-of out; `feedrank daily --date` computes them as of another day.",
+            f"Leave --as-of out; `{invocation()} daily --date` computes them as of another day.",
             code=2,
         )
     with (
@@ -90,7 +91,7 @@ def _connected(
     if name.startswith(FEATURES):
         path = home.features / f"{name.removeprefix(FEATURES)}.parquet"
         if not path.exists():
-            raise CommandError(f"{path} is not there yet.", "`feedrank daily` writes it.")
+            raise CommandError(f"{path} is not there yet.", f"`{invocation()} daily` writes it.")
         with duckdb.connect() as connection:
             connection.register("_features", connection.read_parquet(str(path)))
             yield connection, "SELECT * FROM _features"

@@ -15,6 +15,7 @@ from feedrank_cli.imports.checkpoint import Checkpoint
 from feedrank_cli.imports.contract_rows import Batch, Sorted, for_intake, for_lake
 from feedrank_cli.imports.mapping import Mapping
 from feedrank_cli.imports.pieces import Piece, Refusal
+from feedrank_cli.invocation import invocation
 from feedrank_cli.settings import Settings
 
 
@@ -135,7 +136,7 @@ class IntakeRoute:
         if answer.status_code >= 500:
             raise CommandError(
                 f"The intake answered {answer.status_code}: {answer.text[:300]}",
-                "Look at `feedrank logs ingestion`, then import again: it goes on from there.",
+                f"Look at `{invocation()} logs ingestion`, then import again: it goes on.",
             )
         if answer.status_code >= 400:
             return 0, [_refused(batch, i, answer.text[:300]) for i in range(first, last)]
@@ -154,7 +155,7 @@ class IntakeRoute:
             except httpx.HTTPError as error:
                 raise CommandError(
                     f"The intake at {self._base} does not answer: {error}.",
-                    "Start it with: feedrank up. Then import again: it goes on from there.",
+                    f"Start it with: {invocation()} up. Then import again: it goes on from there.",
                 ) from error
             pause_s = _retry_after_s(answer)
             if pause_s is None or waited_s >= self.PATIENCE_S:

@@ -42,6 +42,17 @@ class Bundle:
         """Where a part lies."""
         return self.path / part.value
 
+    def verify(self, name: str) -> None:
+        """Hold a file of the bundle against its sha256. Raises: BundleError."""
+        file = self.path / name
+        if not file.is_file():
+            raise BundleError(f"bundle {self.bundle_id}: {file} is missing")
+        if sha256_of(file) != self.manifest.files.get(name):
+            raise BundleError(
+                f"bundle {self.bundle_id}: {file} does not match its sha256;"
+                " restore the file or train a new bundle with `feedrank daily`"
+            )
+
     def array(self, part: Part) -> np.ndarray:
         """A `.npy` part, mapped read-only: workers of one machine share its pages."""
         return np.load(self.part(part), mmap_mode="r", allow_pickle=False)
@@ -107,9 +118,10 @@ class BundleStore:
             manifest = Manifest.model_validate_json(raw)
         except ValueError as error:
             raise BundleError(f"bundle {bundle_id}: {MANIFEST} is not valid: {error}") from error
-        if verify:
-            self._verify(path, manifest)
-        return Bundle(path, manifest)
+        bundle = Bundle(path, manifest)
+        for name in manifest.files if verify else ():
+            bundle.verify(name)
+        return bundle
 
     def current_id(self) -> str | None:
         """The id of the bundle that serves, or None before the first flip."""
@@ -131,18 +143,6 @@ class BundleStore:
     def ids(self) -> list[str]:
         """Every sealed bundle, oldest first."""
         return sorted(p.parent.name for p in self.root.glob(f"*/{MANIFEST}"))
-
-    @staticmethod
-    def _verify(path: Path, manifest: Manifest) -> None:
-        for name, expected in manifest.files.items():
-            file = path / name
-            if not file.is_file():
-                raise BundleError(f"bundle {manifest.bundle_id}: {file} is missing")
-            if sha256_of(file) != expected:
-                raise BundleError(
-                    f"bundle {manifest.bundle_id}: {file} does not match its sha256;"
-                    " restore the file or train a new bundle with `feedrank daily`"
-                )
 
 
 def sha256_of(path: Path) -> str:

@@ -21,9 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from feedrank_core.contracts.api import MAX_BODY_BYTES, Problem
 from feedrank_core.runtime.bus import BusUnavailableError
 from feedrank_core.runtime.metrics import EXPOSITION_TYPE, Metrics
+from feedrank_core.runtime.problems import PROBLEM_TYPE, problem_body, readiness, sendable
 
-PROBLEM_TYPE = "application/problem+json"
-MAX_DETAIL_CHARACTERS = 500
 RETRY_AFTER_S = "1"
 
 Ready = Callable[[], Awaitable[str | None]]
@@ -92,19 +91,8 @@ def problem(
     headers: dict[str, str] | None = None,
 ) -> Response:
     """An RFC 9457 answer. `remedy` says what the caller can do; `field` names what was wrong."""
-    body = Problem(
-        title=title,
-        status=status,
-        detail=_sendable(detail),
-        remedy=remedy,
-        field=None if field is None else _sendable(field),
-    )
-    return Response(
-        body.model_dump_json(exclude_none=True),
-        status_code=status,
-        headers=headers,
-        media_type=PROBLEM_TYPE,
-    )
+    body = problem_body(status, title, detail, remedy, field)
+    return Response(body, status_code=status, headers=headers, media_type=PROBLEM_TYPE)
 
 
 def on_bug(method: str, path: str, error: Exception) -> Response:
@@ -172,9 +160,8 @@ def _add_probes(app: FastAPI, metrics: Metrics, ready: Ready) -> None:
             reason = await ready()
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-        if reason is None:
-            return Response(b'{"status":"ready"}', media_type="application/json")
-        return problem(503, "Not ready", reason, "wait, or look at what the reason names")
+        status, media_type, body = readiness(reason)
+        return Response(body, status_code=status, media_type=media_type)
 
     async def exposition() -> Response:
         return Response(metrics.exposition(), media_type=EXPOSITION_TYPE)
@@ -201,18 +188,13 @@ def _title(status: int) -> str:
         return "Error"
 
 
-def _sendable(text: str) -> str:
-    clean = text.encode("utf-8", "replace").decode()
-    return clean if len(clean) <= MAX_DETAIL_CHARACTERS else clean[:MAX_DETAIL_CHARACTERS] + "..."
-
-
 async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     field = field_of(first["loc"])
     more = len(error.errors()) - 1
     detail = f"{field}: {first['msg']}" + (f" (and {more} more)" if more else "")
-    return problem(422, _title(422), detail, f"correct {_sendable(field)} and send again", field)
+    return problem(422, _title(422), detail, f"correct {sendable(field)} and send again", field)
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:

@@ -11,6 +11,7 @@ from threading import Thread
 from typing import NoReturn
 
 from feedrank_core.runtime.metrics import EXPOSITION_TYPE, Metrics
+from feedrank_core.runtime.problems import readiness
 
 PORT_IN_USE = 3
 """Exit code when the address cannot be had; uvicorn's own for a failed start."""
@@ -67,9 +68,7 @@ def _probe(path: str, metrics: Metrics, ready: Callable[[], str | None]) -> tupl
         reason = ready()
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-    return (
-        (200, "text/plain", b"ready\n") if reason is None else (503, "text/plain", reason.encode())
-    )
+    return readiness(reason)
 
 
 def refuse(host: str, port: int, error: OSError) -> NoReturn:

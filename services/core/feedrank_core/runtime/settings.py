@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -19,6 +20,33 @@ TRAINER_PORT = 8087
 BATCH_RANKER_PORT = 8088
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
+
+
+def _folder(path: Path) -> Path:
+    """The absolute path. Raises: ValueError where something that is no folder lies on it."""
+    whole = path.absolute()
+    try:
+        there = next(step for step in (whole, *whole.parents) if step.exists())
+    except OSError as error:
+        raise ValueError(f"it cannot be had: {error.strerror}") from None
+    if not there.is_dir():
+        raise ValueError(f"{there} is no folder")
+    return whole
+
+
+def servers_of(url: str) -> list[SplitResult]:
+    """Each server of a URL with its host and port; a Kafka may have several."""
+    return [urlsplit(f"//{one}") for one in urlsplit(url).netloc.rpartition("@")[2].split(",")]
+
+
+def _with_ports(url: str) -> str:
+    """The URL as it is. Raises: ValueError where a port in it is none."""
+    if any(server.port == 0 for server in servers_of(url)):
+        raise ValueError("port 0 is none that a server can be found at")
+    return url
+
+
+ServerUrl = Annotated[str, AfterValidator(_with_ports)]
 
 
 class StartSettings(BaseSettings):
@@ -37,7 +65,8 @@ class StartSettings(BaseSettings):
         """Which variable is wrong, why, and what it was."""
         first = error.errors(include_url=False)[0]
         variable = variable_of(cls, str(first["loc"][0]))
-        return f"{variable}: {first['msg']} (got {first['input']!r})"
+        message = first["msg"].removeprefix("Value error, ")
+        return f"{variable}: {message} (got {first['input']!r})"
 
 
 class InstallationSettings(StartSettings):
@@ -53,17 +82,17 @@ class InstallationSettings(StartSettings):
         use_attribute_docstrings=True,
     )
 
-    home: Annotated[Path, AfterValidator(Path.absolute)] = Field(
+    home: Annotated[Path, AfterValidator(_folder)] = Field(
         default=Path(".feedrank"), validation_alias="FEEDRANK_HOME"
     )
     """Everything lies below it; relative to the working directory."""
-    bus_url: str = Field(
+    bus_url: ServerUrl = Field(
         default="redis://127.0.0.1:7801/0",
         validation_alias="FEEDRANK_BUS_URL",
         pattern="^(redis|rediss|unix|kafka)://.",
     )
     """`redis://` or `kafka://`; `up` starts the server where it is of this machine."""
-    cache_url: str = Field(
+    cache_url: ServerUrl = Field(
         default="redis://127.0.0.1:7802/0",
         validation_alias="FEEDRANK_CACHE_URL",
         pattern="^(redis|rediss|unix)://.",

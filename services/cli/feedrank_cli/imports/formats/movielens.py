@@ -20,6 +20,7 @@ from feedrank_core.contracts.users import AgeBand
 
 from feedrank_cli.errors import CommandError
 from feedrank_cli.imports.pieces import ROWS_AT_ONCE, Piece, Refusal, Row, Source
+from feedrank_cli.imports.values import instant, number, whole
 
 HELP = "MovieLens 100K: a folder with ml-100k.{inter,item,user} or u.{data,item,user}"
 ROUTES = ("lake",)
@@ -54,7 +55,7 @@ AGE_BANDS = (
     (55, AgeBand.FROM_45),
 )
 Reading = Callable[[list[str]], dict[str, dict[str, Any]]]
-"""A line's fields to the rows it makes, by topic. Raises: ValueError, IndexError."""
+"""A line's fields to the rows it makes, by topic. Raises: ValueError naming the field."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Lines(Source):
             try:
                 for topic, values in self.reading(text.split(self.separator)).items():
                     piece.rows.append(Row(number, values, topic))
-            except (ValueError, IndexError) as error:
+            except ValueError as error:
                 piece.broken.append(Refusal(number, str(error), text))
             if len(piece.rows) >= ROWS_AT_ONCE:
                 piece.end = number
@@ -144,7 +145,7 @@ class Beginnings:
         """By reader, the time of the first rating."""
         first: dict[str, datetime] = {}
         for _, line in _numbered(self.path):
-            with contextlib.suppress(ValueError, IndexError):
+            with contextlib.suppress(ValueError):
                 impression = _rating(_text(line).split("\t"))["impressions"]
                 user, at = impression["user_id"], impression["occurred_at"]
                 first[user] = min(at, first.get(user, at))
@@ -172,12 +173,31 @@ def _text(line: bytes) -> str:
         return line.decode("latin-1").strip("\r\n")
 
 
+def _first(fields: list[str], *names: str) -> list[str]:
+    """The leading fields, which are called so. Raises: ValueError naming one that is missing."""
+    if len(fields) < len(names):
+        raise ValueError(f"{names[len(fields)]}: is missing")
+    return fields[: len(names)]
+
+
+@contextlib.contextmanager
+def _naming(field: str) -> Iterator[None]:
+    """Say whose value a ValueError is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{field}: {error}") from None
+
+
 def _rating(fields: list[str]) -> dict[str, dict[str, Any]]:
     """An impression, and a like where the rating is one."""
-    user, item, rating, unix_s = fields[:4]
-    if not 0.5 <= float(rating) <= 5:
-        raise ValueError(f"rating: {rating} is not between 0.5 and 5")
-    at = datetime.fromtimestamp(float(unix_s), tz=UTC)
+    user, item, stars, unix_s = _first(fields, "user_id", "item_id", "rating", "timestamp")
+    with _naming("rating"):
+        rating = number(stars)
+        if not 0.5 <= rating <= 5:
+            raise ValueError(f"{stars} is not between 0.5 and 5")
+    with _naming("timestamp"):
+        at = instant(unix_s, "unix_s", None)
     event = {
         "user_id": user,
         "item_id": item,
@@ -186,17 +206,21 @@ def _rating(fields: list[str]) -> dict[str, dict[str, Any]]:
         "accepted_at": at,
     }
     rows = {"impressions": event | {"event_id": f"ml-{user}-{item}-shown"}}
-    if float(rating) >= LIKE_FROM:
+    if rating >= LIKE_FROM:
         rows["interactions"] = event | {"event_id": f"ml-{user}-{item}-like", "event_type": "like"}
     return rows
 
 
 def _user(fields: list[str], begins: Beginnings) -> dict[str, dict[str, Any]]:
-    user = fields[0]
+    user, years = _first(fields, "user_id", "age")
+    with _naming("age"):
+        age = whole(years)
+        if age < 0:
+            raise ValueError(f"{age} is below 0")
     profile = {
         "user_id": user,
         "country": "US",
-        "age_band": age_band(int(fields[1])),
+        "age_band": age_band(age),
         "accepted_at": begins.first.get(user, begins.start),
     }
     return {"users": profile}
@@ -221,7 +245,7 @@ def _item(facts: dict[str, Any], start: datetime) -> dict[str, dict[str, Any]]:
 
 
 def _atomic_item(fields: list[str]) -> dict[str, Any]:
-    item_id, title, year, genres = fields[:4]
+    item_id, title, year, genres = _first(fields, "item_id", "movie_title", "release_year", "class")
     number = int(year) if year.isdecimal() else None
     return {"item_id": item_id, "title": title, "year": number, "genres": genres.split()}
 
