@@ -17,12 +17,12 @@ def test_one_variable_serves_every_process(settings, monkeypatch, tmp_path):
     monkeypatch.setenv("FEEDRANK_HOME", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("FEEDRANK_BUS_URL", "kafka://10.0.0.1:9092/")
     monkeypatch.setenv("FEEDRANK_CACHE_URL", "redis://10.0.0.2:6379/1")
-    monkeypatch.setenv("FEEDRANK_HOST", "0.0.0.0")
+    monkeypatch.setenv("FEEDRANK_HOST", "127.0.0.2")
     own = settings()
     assert own.place.root == tmp_path / "elsewhere"
     assert own.bus_url == "kafka://10.0.0.1:9092/"
     assert own.cache_url == "redis://10.0.0.2:6379/1"
-    assert own.host == "0.0.0.0"
+    assert own.host == "127.0.0.2"
 
 
 def test_without_the_variable_the_home_is_a_folder_of_the_working_directory(monkeypatch, tmp_path):
@@ -37,6 +37,22 @@ def test_a_relative_home_stays_where_it_was_when_the_process_moves(monkeypatch, 
     settings = InstallationSettings()
     monkeypatch.chdir("/")
     assert settings.place.root == tmp_path / "here"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "fe80::1", "a.example", "0"])
+@pytest.mark.parametrize("settings", EVERYONE)
+def test_without_keys_no_address_is_served_that_others_reach(settings, host, monkeypatch):
+    monkeypatch.setenv("FEEDRANK_HOST", host)
+    with pytest.raises(SystemExit, match=r"^error: FEEDRANK_HOST: .*FEEDRANK_ALLOW_ANONYMOUS=true"):
+        settings.at_start()
+    monkeypatch.setenv("FEEDRANK_ALLOW_ANONYMOUS", "true")
+    assert settings.at_start().host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_an_address_of_this_machine_needs_no_leave(host, monkeypatch):
+    monkeypatch.setenv("FEEDRANK_HOST", host)
+    assert InstallationSettings.at_start().host == host
 
 
 @pytest.mark.parametrize(
