@@ -1,5 +1,6 @@
 import pytest
 from feedrank_batch_ranker.settings import Settings as BatchRanker
+from feedrank_cli.roster import roster
 from feedrank_cli.settings import Settings as CommandLine
 from feedrank_core.runtime.bus_kafka_connection import Security
 from feedrank_core.runtime.settings import InstallationSettings
@@ -75,6 +76,12 @@ def test_a_bad_setting_ends_the_start_with_its_variable_and_value(
     monkeypatch.setenv(variable, value)
     with pytest.raises(SystemExit, match=f"^error: {variable}: .*got {value!r}"):
         settings.at_start()
+
+
+def test_up_gives_the_cache_the_memory_that_it_is_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("FEEDRANK_CACHE_BYTES", str(3 << 30))
+    (cache,) = (one for one in roster(CommandLine(home=tmp_path)) if one.name == "cache")
+    assert cache.command[cache.command.index("--maxmemory") + 1] == str(3 << 30)
 
 
 def test_what_the_command_line_hands_on_is_what_the_services_read(monkeypatch, tmp_path):
