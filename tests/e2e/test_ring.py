@@ -20,7 +20,6 @@ from feedrank_cli.show import (
 )
 from machine import Machine
 
-pytestmark = pytest.mark.slow
 WORLD = ("--users", "600", "--items", "1500", "--days", "10", "--seed", "3")
 
 

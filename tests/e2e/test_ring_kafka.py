@@ -10,7 +10,6 @@ from feedrank_cli.show import MAX_COMMON, common_share, like, look, rare_items, 
 from feedrank_cli.supervision import Supervisor
 from feedrank_core.runtime.kafka_broker import BrokerUnavailableError, jars, require_java
 
-pytestmark = pytest.mark.slow
 WORLD = ("--users", "300", "--items", "800", "--days", "6", "--seed", "3")
 
 
