@@ -10,7 +10,6 @@ from feedrank_core.runtime.kafka_broker import BrokerUnavailableError, jars, req
 from feedrank_core.runtime.lake import Lake
 from machine import Machine
 
-pytestmark = pytest.mark.slow
 WORLD = ("--users", "300", "--items", "800", "--days", "6", "--seed", "3")
 
 

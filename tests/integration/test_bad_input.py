@@ -136,6 +136,7 @@ def test_a_body_of_64_megabytes_is_refused_and_the_intake_goes_on(
         else:
             assert answer.status_code == 413
             assert str(MAX_BODY_BYTES) in answer.json()["detail"]
+            assert answer.json()["field"] == "body"
     assert post(intake, orjson.dumps({"events": [click("next")]})).status_code == 202
     assert held(bus_url) == ["next"]
 

@@ -94,6 +94,16 @@ def test_publish_counts_what_it_retires(place, cache):
     assert counted == done["values_retired"] == 1
 
 
+def test_publish_leaves_what_serves_its_predecessor_and_the_newest_on_disk(place):
+    for bundle_id in (OLDER, OLD):
+        make_bundle(place.store, bundle_id)
+    (place.store.root / "CURRENT").write_text(OLDER)
+    place("rank")
+    assert place("publish", bundles_kept="1")["bundles_removed"] == [OLD]
+    assert place.store.ids() == [OLDER, NEW]
+    assert place("publish")["bundles_removed"] == []
+
+
 def test_publish_refuses_a_bundle_whose_candidates_are_gone(place, cache):
     place("rank")
     cache.flushall()

@@ -44,7 +44,6 @@ from processes import free_port
 TIMEOUT_S = 1.2
 DAY_MS = 86_400_000
 EXPIRING = (VERDICTS, USER_CHANGES)
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

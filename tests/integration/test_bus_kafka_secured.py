@@ -15,7 +15,6 @@ from integration.bus_contract import outgoing, read
 from integration.kafka_servers import PASSWORD, USER, OwnBroker, require_own_kafka, secured
 
 TIMEOUT_S = 3.0
-pytestmark = pytest.mark.slow
 
 LOGIN = {"SECURITY_PROTOCOL": "SASL_SSL", "SASL_USERNAME": USER, "SASL_PASSWORD": PASSWORD}
 CERTIFICATE = {"SECURITY_PROTOCOL": "SSL"}

@@ -5,10 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 from feedrank_core.contracts.features import COUNTER_COLUMNS
-
-pytestmark = pytest.mark.slow
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -66,7 +66,6 @@ def home(tmp_path_factory):
     return tmp_path_factory.mktemp("home")
 
 
-@pytest.mark.slow
 class TestFeastOnline(OnlineContract):
     @pytest.fixture
     def store(self, home, cache_url, feast_store):

@@ -32,8 +32,6 @@ from stream_checks import (
 )
 from stream_world import TOPIC_OF, as_columns, drawn_log, plainly
 
-pytestmark = pytest.mark.slow
-
 TIMEOUT_S = 180
 KILLS = 5
 

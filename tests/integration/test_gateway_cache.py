@@ -95,7 +95,7 @@ async def test_pages_never_repeat_and_served_lists_expire(server, tmp_path):
         assert 0 < client_of_cache.ttl(f"served:ada:{feed['session_id']}") <= 6 * 3600
 
 
-async def test_a_flushed_cache_heals(server, tmp_path):
+async def test_a_flushed_cache_serves_what_is_popular_until_candidates_are_back(server, tmp_path):
     server.start()
     cache = server.client()
     world = RealWorld(tmp_path / "bundles", server.url)

@@ -288,6 +288,21 @@ async def test_a_merge_with_nobody_or_with_oneself_is_refused(
         assert (await world.client.get("/v1/receipts/none")).status_code == 404
 
 
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"into": "\xff"}'])
+async def test_a_merge_that_is_no_json_is_refused_like_every_other_body(
+    tmp_path: Path, body: bytes
+) -> None:
+    async with world_on(MemoryBus(), tmp_path / "lake") as world:
+        answer = await world.client.post("/v1/users/anon:merge", content=body)
+        assert (answer.status_code, answer.json()["field"]) == (400, "body")
+
+
+async def test_a_merge_needs_no_content_type_just_as_no_other_order_does(tmp_path: Path) -> None:
+    async with world_on(MemoryBus(), tmp_path / "lake") as world:
+        answer = await world.client.post("/v1/users/anon:merge", content=b'{"into": "known"}')
+        assert (answer.status_code, answer.json()["kind"]) == (202, "merge")
+
+
 async def test_an_order_is_refused_while_the_bus_is_away(tmp_path: Path) -> None:
     bus = MemoryBus()
     async with world_on(bus, tmp_path / "lake") as world:

@@ -153,7 +153,6 @@ def process(bus_server: Server, tmp_path: Path) -> Iterator[tuple[psutil.Process
         child.wait()
 
 
-@pytest.mark.slow
 async def test_memory_is_bounded_while_the_bus_is_stopped(
     bus_server: Server, process: tuple[psutil.Process, str]
 ) -> None:

@@ -135,7 +135,6 @@ def test_the_profile_of_the_labels_time_is_used_not_the_last(tmp_path):
     assert [row["country"] for row in rows] == ["NL", "NL", "BE"]
 
 
-@pytest.mark.slow
 def test_every_value_equals_feasts_own_join_a_microsecond_before_the_label(tmp_path, feast_store):
     rng, kinds = np.random.default_rng(5), list(InteractionType)
     users = [f"user-{n}" for n in range(8)]

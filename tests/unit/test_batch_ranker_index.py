@@ -1,11 +1,14 @@
 """One test class on every engine."""
 
+from importlib.metadata import requires
+
 import numpy as np
 import pytest
 from feedrank_batch_ranker.adapters.exact_index import ExactIndex
 from feedrank_batch_ranker.indexing import choose_engine, engine
 from feedrank_batch_ranker.selection import allowed, best, recall
 from feedrank_batch_ranker.settings import Settings
+from packaging.requirements import Requirement
 
 NUM_ITEMS = 4000
 FLOORS = {"exact": 1.0, "scann": 0.85, "faiss": 0.7}
@@ -78,3 +81,21 @@ def test_seen_inactive_own_and_missing_items_are_dropped():
     assert kept.tolist() == [[True, True, False, True, False], [False, True, True, False, False]]
     chosen = best(index_BK, index_BK.astype(np.float32), kept, 2)
     assert [i.tolist() for i, _ in chosen] == [[0, 1], [1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("system", "processor", "library"),
+    [
+        ("linux", "x86_64", "scann"),
+        ("linux", "aarch64", "faiss-cpu"),
+        ("darwin", "arm64", "faiss-cpu"),
+        ("darwin", "x86_64", "faiss-cpu"),
+        ("win32", "AMD64", "faiss-cpu"),
+    ],
+)
+def test_every_machine_is_given_an_engine_that_it_can_install(system, processor, library):
+    machine = {"sys_platform": system, "platform_machine": processor}
+    wanted = [Requirement(text) for text in requires("feedrank-batch-ranker") or ()]
+    engines = [one for one in wanted if one.name in ("scann", "faiss-cpu")]
+    installed = [one.name for one in engines if not one.marker or one.marker.evaluate(machine)]
+    assert installed == [library]

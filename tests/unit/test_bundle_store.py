@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -158,3 +159,34 @@ def test_a_flip_refuses_a_corrupted_bundle(store: BundleStore) -> None:
 def test_a_folder_that_was_never_sealed_is_no_bundle(store: BundleStore) -> None:
     store.create(BUNDLE_ID)
     assert store.ids() == []
+
+
+def test_what_is_older_than_the_kept_bundles_goes_but_what_serves(store: BundleStore) -> None:
+    ids = [f"2026011{day}T000000-0123abcd" for day in range(1, 8)]
+    for bundle_id in ids[1:]:
+        sealed(store, bundle_id=bundle_id)
+    store.create(ids[0])
+    store.create("20260118T000000-0123abcd")
+    (store.root / "0-of-mine").mkdir()
+    held = store.open(ids[3]).array(Part.ITEM_KEYS)
+    assert store.keep(2, {ids[1], ids[2]}) == [ids[0], ids[3], ids[4]]
+    assert store.ids() == [ids[1], ids[2], ids[5], ids[6]]
+    assert (store.root / "0-of-mine").is_dir()
+    assert (store.root / "20260118T000000-0123abcd").is_dir()
+    assert held.tolist() == [1, 2, 3]
+    assert store.keep(2, {ids[1], ids[2]}) == []
+
+
+def test_a_removal_that_was_cut_short_is_completed(
+    store: BundleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = "20260116T000000-0123abcd"
+    path = sealed(store)
+    sealed(store, bundle_id=later)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda path: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            store.keep(1, set())
+    assert store.ids() == [later]
+    assert store.keep(1, set()) == [BUNDLE_ID]
+    assert not path.exists()

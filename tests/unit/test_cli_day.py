@@ -76,6 +76,24 @@ def test_two_days_of_one_home_do_not_run_at_once(day):
         pass
 
 
+def test_a_day_removes_runs_older_than_the_bundles_that_are_kept(day):
+    place, manifest = day.settings.place, "20260104T000000-0123abcd/manifest.json"
+    runs = {n: place.runs / f"2026010{n}T000000000000Z" for n in range(1, 8)}
+    for number, bundle in ((1, 1), (2, None), (3, 3), (4, 4), (5, None), (6, 6), (7, None)):
+        runs[number].mkdir(parents=True)
+        if bundle:
+            named = {"bundle_id": f"2026010{bundle}T000000-0123abcd"}
+            (runs[number] / "bundle.json").write_text(json.dumps(named))
+    run(day)
+    assert all(folder.is_dir() for folder in runs.values())
+    (place.bundles / manifest).parent.mkdir(parents=True)
+    (place.bundles / manifest).touch()
+    day.folder.joinpath("done.json").unlink()
+    run(day)
+    assert [number for number, folder in runs.items() if folder.is_dir()] == [4, 5, 6, 7]
+    assert day.folder.is_dir()
+
+
 def test_a_day_sees_no_further_than_its_date(tmp_path):
     (tmp_path / "offsets.json").write_text(json.dumps({"as_of": "2026-11-20T12:00:00Z"}))
     settings = Settings(home=tmp_path)

@@ -96,7 +96,9 @@ async def test_a_large_body_is_refused_by_its_declared_length_and_while_read() -
     for answer in (declared, streamed):
         assert answer.status_code == 413
         assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["field"] == "body"
         assert "100 bytes" in answer.json()["detail"]
+    assert declared.content == streamed.content
 
 
 async def test_every_other_error_is_a_problem_too() -> None:

@@ -1,5 +1,6 @@
 import pytest
 from feedrank_batch_ranker.settings import Settings as BatchRanker
+from feedrank_cli.roster import roster
 from feedrank_cli.settings import Settings as CommandLine
 from feedrank_core.runtime.bus_kafka_connection import Security
 from feedrank_core.runtime.settings import InstallationSettings
@@ -17,12 +18,12 @@ def test_one_variable_serves_every_process(settings, monkeypatch, tmp_path):
     monkeypatch.setenv("FEEDRANK_HOME", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("FEEDRANK_BUS_URL", "kafka://10.0.0.1:9092/")
     monkeypatch.setenv("FEEDRANK_CACHE_URL", "redis://10.0.0.2:6379/1")
-    monkeypatch.setenv("FEEDRANK_HOST", "0.0.0.0")
+    monkeypatch.setenv("FEEDRANK_HOST", "127.0.0.2")
     own = settings()
     assert own.place.root == tmp_path / "elsewhere"
     assert own.bus_url == "kafka://10.0.0.1:9092/"
     assert own.cache_url == "redis://10.0.0.2:6379/1"
-    assert own.host == "0.0.0.0"
+    assert own.host == "127.0.0.2"
 
 
 def test_without_the_variable_the_home_is_a_folder_of_the_working_directory(monkeypatch, tmp_path):
@@ -37,6 +38,22 @@ def test_a_relative_home_stays_where_it_was_when_the_process_moves(monkeypatch, 
     settings = InstallationSettings()
     monkeypatch.chdir("/")
     assert settings.place.root == tmp_path / "here"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "fe80::1", "a.example", "0"])
+@pytest.mark.parametrize("settings", EVERYONE)
+def test_without_keys_no_address_is_served_that_others_reach(settings, host, monkeypatch):
+    monkeypatch.setenv("FEEDRANK_HOST", host)
+    with pytest.raises(SystemExit, match=r"^error: FEEDRANK_HOST: .*FEEDRANK_ALLOW_ANONYMOUS=true"):
+        settings.at_start()
+    monkeypatch.setenv("FEEDRANK_ALLOW_ANONYMOUS", "true")
+    assert settings.at_start().host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_an_address_of_this_machine_needs_no_leave(host, monkeypatch):
+    monkeypatch.setenv("FEEDRANK_HOST", host)
+    assert InstallationSettings.at_start().host == host
 
 
 @pytest.mark.parametrize(
@@ -59,6 +76,12 @@ def test_a_bad_setting_ends_the_start_with_its_variable_and_value(
     monkeypatch.setenv(variable, value)
     with pytest.raises(SystemExit, match=f"^error: {variable}: .*got {value!r}"):
         settings.at_start()
+
+
+def test_up_gives_the_cache_the_memory_that_it_is_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("FEEDRANK_CACHE_BYTES", str(3 << 30))
+    (cache,) = (one for one in roster(CommandLine(home=tmp_path)) if one.name == "cache")
+    assert cache.command[cache.command.index("--maxmemory") + 1] == str(3 << 30)
 
 
 def test_what_the_command_line_hands_on_is_what_the_services_read(monkeypatch, tmp_path):

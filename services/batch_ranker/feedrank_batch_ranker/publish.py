@@ -30,17 +30,20 @@ def publish(
     """Flip, then tell the gateways, then retire. Raises: RankerError, BundleError.
 
     Readers see the file or the key change; either names a bundle whose candidates are written.
+    Gateways hold that one and the one before it; one that starts falls back to the newest sound.
     """
     checked = check_candidates(cache, users, bundle_id, settings.seed)
     previous = previous_of(store, bundle_id)
     store.flip(bundle_id)
     cache.set(CURRENT_BUNDLE.key(), bundle_id)
-    retired = retire(cache, {bundle_id, previous or bundle_id}, settings.retire_ttl_s, metrics)
+    held = {bundle_id, previous or bundle_id}
+    retired = retire(cache, held, settings.retire_ttl_s, metrics)
     return {
         "bundle_id": bundle_id,
         "previous": previous,
         "users_checked": checked,
         "values_retired": retired,
+        "bundles_removed": store.keep(settings.bundles_kept, held),
     }
 
 

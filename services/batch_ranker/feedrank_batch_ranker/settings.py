@@ -34,3 +34,5 @@ class Settings(InstallationSettings):
     """Of the index's training and the audited sample."""
     retire_ttl_s: int = Field(default=60, ge=1)
     """How long candidates of retired bundles still live: requests in flight finish."""
+    bundles_kept: int = Field(default=5, ge=1)
+    """Newest bundles that stay on disk; the one that serves and the one before it always do."""

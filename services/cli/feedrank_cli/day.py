@@ -6,6 +6,8 @@ import contextlib
 import fcntl
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -14,10 +16,15 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+from feedrank_core.runtime.bundle_store import BundleStore
+from feedrank_core.runtime.home import Home
+
 from feedrank_cli.errors import CommandError
 from feedrank_cli.invocation import invocation
 from feedrank_cli.settings import Settings
 
+RUN = re.compile(r"[0-9]{8}T[0-9]{12}Z")
+"""Folders named by `daily`; what somebody named by hand is theirs to remove."""
 STEP_FILE = "done.json"
 LAST_LINES = 20
 
@@ -153,3 +160,21 @@ def run_day(day: Day, *, begin: Callable[[Step], None], end: Callable[[Step, flo
             begin(step)
             seconds = day.done.get(step.name)
             end(step, day.finish(step) if seconds is None else seconds)
+        forget_runs(day.settings.place)
+
+
+def forget_runs(place: Home) -> None:
+    """Remove the runs before that of the oldest bundle which `publish` has kept.
+
+    Whatever began later stays, finished or not: `--run` may continue it.
+    """
+    bundles = set(BundleStore(place.bundles).ids())
+    runs = sorted(path for path in place.runs.iterdir() if RUN.fullmatch(path.name))
+    kept = [run for run in runs if _bundle_of(run) in bundles]
+    for run in runs[: runs.index(kept[0])] if kept else ():
+        shutil.rmtree(run)
+
+
+def _bundle_of(run: Path) -> str | None:
+    path = run / "bundle.json"
+    return json.loads(path.read_text())["bundle_id"] if path.exists() else None

@@ -34,7 +34,7 @@ def _server(role: Role, settings: Settings) -> Process:
     url = settings.bus_url if role is Role.BUS else settings.cache_url
     port, folder = port_of(url), settings.place.run / role.value
     try:
-        command = valkey_command(role, port=port, folder=folder)
+        command = valkey_command(role, port=port, folder=folder, cache_bytes=settings.cache_bytes)
     except RuntimeError as error:
         raise CommandError(
             str(error),

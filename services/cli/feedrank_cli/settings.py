@@ -19,6 +19,7 @@ from feedrank_core.runtime.settings import (
     servers_of,
     variable_of,
 )
+from feedrank_core.runtime.valkey import CACHE_BYTES
 from pydantic import Field, ValidationError
 from pydantic_settings import SettingsConfigDict
 
@@ -48,6 +49,8 @@ class Settings(InstallationSettings):
     """Probes and metrics while it works."""
     kafka_controller_port: Port = 7803
     """Of the Kafka that `up --bus kafka` starts."""
+    cache_bytes: Annotated[int, Field(ge=1 << 20)] = CACHE_BYTES
+    """Of the cache that `up` starts; the default is for some 100,000 readers. It evicts beyond."""
     start_timeout_s: Annotated[float, Field(gt=0)] = 180.0
     """How long `up` waits for every service to be ready."""
 

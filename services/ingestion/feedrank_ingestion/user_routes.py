@@ -6,11 +6,12 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from feedrank_core.contracts.topics import USER_CHANGES, USERS
 from feedrank_core.contracts.user_changes import ChangeKind, MergeBody, Receipt, UserChange
 from feedrank_core.runtime.bus import Outgoing
-from feedrank_core.runtime.http import PROBLEM_TYPE, problem
+from feedrank_core.runtime.http import PROBLEM_TYPE, field_of, problem
+from pydantic import ValidationError
 
 from feedrank_ingestion.admission import Admission
 from feedrank_ingestion.publishing import GroupPublisher
@@ -19,9 +20,15 @@ from feedrank_ingestion.routes import TURNED_AWAY, PathId
 
 _PROBLEM = {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _HOLDS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "The body is no text.", "content": _PROBLEM},
+    400: {"description": "The body is no JSON.", "content": _PROBLEM},
     413: {"description": "The body is larger than 1 MiB.", "content": _PROBLEM},
 } | TURNED_AWAY
+_TAKES_MERGE = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": MergeBody.model_json_schema()}},
+    }
+}
 _FINDS: dict[int | str, dict[str, Any]] = {
     404: {"description": "There is no such receipt.", "content": _PROBLEM}
 }
@@ -44,14 +51,22 @@ def _add_orders(
         return await order(user_id, ChangeKind.ERASE)
 
     @routes.post(
-        "/users/{user_id:id}:merge", status_code=202, response_model=Receipt, responses=_HOLDS
+        "/users/{user_id:id}:merge",
+        status_code=202,
+        response_model=Receipt,
+        responses=_HOLDS,
+        openapi_extra=_TAKES_MERGE,
     )
-    async def merge_user(user_id: PathId, body: MergeBody) -> Response:
+    async def merge_user(user_id: PathId, request: Request) -> Response:
         """Give what this reader did until now to another; nothing of it is left under this id."""
-        if body.into == user_id:
+        try:
+            into = MergeBody.model_validate_json(await request.body(), strict=True).into
+        except ValidationError as error:
+            return _refused(error)
+        if into == user_id:
             detail = "into: is the same reader"
             return problem(422, "Invalid body", detail, "name another reader", "into")
-        return await order(user_id, ChangeKind.MERGE, body.into)
+        return await order(user_id, ChangeKind.MERGE, into)
 
     async def order(user_id: str, kind: ChangeKind, into: str | None = None) -> Response:
         change = UserChange(
@@ -81,6 +96,15 @@ def _add_receipts(routes: APIRouter, book: ReceiptBook) -> None:
     async def get_receipt(receipt_id: PathId) -> Response:
         """What every store has done about an order, by the id it was answered with."""
         return _answer(book.by_id(receipt_id))
+
+
+def _refused(error: ValidationError) -> Response:
+    first = error.errors(include_url=False)[0]
+    if first["type"] == "json_invalid":
+        return problem(400, "Malformed JSON", first["msg"], "send valid JSON", "body")
+    field = field_of(("body", *first["loc"]))
+    detail = f"{field}: {first['msg']}"
+    return problem(422, "Invalid body", detail, "correct the field and send again", field)
 
 
 def _answer(receipt: Receipt | None, status: int = 200) -> Response:

@@ -15,6 +15,8 @@ from feedrank_core.contracts.base import Message, Timestamp
 BUNDLE_SCHEMA_VERSION = 1
 EMBEDDING_DIM = 64
 MANIFEST = "manifest.json"
+BUNDLE_ID = r"^[0-9]{8}T[0-9]{6}-[0-9a-f]{8}$"
+"""When it was trained and a token: ids sort by age."""
 CURRENT = "CURRENT"
 """File in the bundle store that names the bundle that serves; replaced by an atomic rename."""
 
@@ -61,7 +63,7 @@ class Manifest(Message):
     """
 
     schema_version: int = BUNDLE_SCHEMA_VERSION
-    bundle_id: Annotated[str, Field(pattern=r"^[0-9]{8}T[0-9]{6}-[0-9a-f]{8}$")]
+    bundle_id: Annotated[str, Field(pattern=BUNDLE_ID)]
     stage: Stage
     created_at: Timestamp
     as_of: Timestamp

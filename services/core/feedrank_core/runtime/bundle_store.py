@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import shutil
+from collections.abc import Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +14,7 @@ import numpy as np
 import orjson
 
 from feedrank_core.contracts.bundle import (
+    BUNDLE_ID,
     BUNDLE_SCHEMA_VERSION,
     CURRENT,
     MANIFEST,
@@ -143,6 +147,20 @@ class BundleStore:
     def ids(self) -> list[str]:
         """Every sealed bundle, oldest first."""
         return sorted(p.parent.name for p in self.root.glob(f"*/{MANIFEST}"))
+
+    def keep(self, newest: int, also: Set[str]) -> list[str]:
+        """Remove all before the newest bundles but `also`, sealed or not; the ids that went.
+
+        Who holds a removed bundle goes on: mapped files live until they are let go.
+        """
+        oldest = self.ids()[-newest:][0]
+        found = sorted(p.name for p in self.root.iterdir() if re.match(BUNDLE_ID, p.name))
+        removed = [name for name in found if name < oldest and name not in also]
+        for name in removed:
+            # First, so that what a crash leaves is no bundle, and goes the next time.
+            (self.root / name / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(self.root / name)
+        return removed
 
 
 def sha256_of(path: Path) -> str:

@@ -121,7 +121,8 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         if _declared_length(scope) > self.max_body_bytes:
-            await self._too_large()(scope, receive, send)
+            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            await _refusal(status, self._detail)(scope, receive, send)
             return
         num_read = 0
 
@@ -138,10 +139,6 @@ class BodyLimit:
     @property
     def _detail(self) -> str:
         return f"the body may have at most {self.max_body_bytes} bytes"
-
-    def _too_large(self) -> Response:
-        status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-        return problem(status, _title(status), self._detail, _REMEDIES[status], "body")
 
 
 def _declared_length(scope: Scope) -> int:
@@ -179,6 +176,13 @@ _REMEDIES: dict[int, str] = {
     415: "send `Content-Type: application/json`",
     503: "send the request again in a moment",
 }
+_FIELDS: dict[int, str] = {413: "body"}
+
+
+def _refusal(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+    return problem(
+        status, _title(status), detail, _REMEDIES.get(status), _FIELDS.get(status), headers
+    )
 
 
 def _title(status: int) -> str:
@@ -199,11 +203,8 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    status = error.status_code
     headers = dict(error.headers) if error.headers else None
-    return problem(
-        status, _title(status), str(error.detail), _REMEDIES.get(status), headers=headers
-    )
+    return _refusal(error.status_code, str(error.detail), headers)
 
 
 async def _on_bus_unavailable(request: Request, error: Exception) -> Response:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feedrank_core.runtime.home import Home
@@ -65,8 +66,8 @@ class StartSettings(BaseSettings):
         """Which variable is wrong, why, and what it was."""
         first = error.errors(include_url=False)[0]
         variable = variable_of(cls, str(first["loc"][0]))
-        message = first["msg"].removeprefix("Value error, ")
-        return f"{variable}: {message} (got {first['input']!r})"
+        reason = first["msg"].removeprefix("Value error, ")
+        return f"{variable}: {reason} (got {first['input']!r})"
 
 
 class InstallationSettings(StartSettings):
@@ -98,13 +99,33 @@ class InstallationSettings(StartSettings):
         pattern="^(redis|rediss|unix)://.",
     )
     """`redis://`; never the bus's server: this one evicts."""
+    allow_anonymous: bool = Field(default=False, validation_alias="FEEDRANK_ALLOW_ANONYMOUS")
+    """Listen also where others reach the services: anybody may then read feeds and erase users."""
     host: str = Field(default="127.0.0.1", validation_alias="FEEDRANK_HOST", min_length=1)
-    """The address that services listen on."""
+    """The address that services listen on; of this machine alone unless anybody may come."""
+
+    @field_validator("host")
+    @classmethod
+    def _reached_by_whoever_may(cls, host: str, info: ValidationInfo) -> str:
+        if not (is_loopback(host) or info.data.get("allow_anonymous")):
+            raise ValueError(
+                "others can reach this address, and nobody is asked for a key; listen on"
+                " 127.0.0.1, or set FEEDRANK_ALLOW_ANONYMOUS=true to let anybody read and erase"
+            )
+        return host
 
     @property
     def place(self) -> Home:
         """The folders of this installation."""
         return Home(self.home)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address. Of other names nobody knows."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def variable_of(settings: type[BaseSettings], name: str) -> str:

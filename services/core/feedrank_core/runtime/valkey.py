@@ -37,15 +37,16 @@ def valkey_binary() -> Path:
 
 
 def valkey_command(
-    role: Role, *, port: int, folder: Path, host: str = "127.0.0.1", cache_bytes: int = CACHE_BYTES
+    role: Role, *, port: int, folder: Path, cache_bytes: int = CACHE_BYTES
 ) -> list[str]:
-    """The command that runs a server in the foreground, with its files below `folder`.
+    """The command that runs a server of this machine in the foreground, its files below `folder`.
 
     A bus answers once its append-only file is on the disk. `everysec` would be no less than a
     second of loss: while a slow sync is under way it answers without having written at all, and a
     killed process then loses what it acknowledged (`bench faults` found 75 events in 8 kills).
     """
-    command = [str(valkey_binary()), "--port", str(port), "--bind", host, "--dir", str(folder)]
+    command = [str(valkey_binary()), "--port", str(port)]
+    command += ["--bind", "127.0.0.1", "--dir", str(folder)]
     command += ["--save", "", "--daemonize", "no", "--tcp-backlog", "128", "--loglevel", "warning"]
     if role is Role.BUS:
         return [
