@@ -7,22 +7,26 @@ import itertools
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
+from deltalake import DeltaTable
 from feedrank_core.contracts.events import Interaction, InteractionType
 from feedrank_core.contracts.user_changes import ChangeKind, UserChange
 from feedrank_core.contracts.users import User
-from feedrank_core.runtime import lake_erasure
-from feedrank_core.runtime.lake import Lake
+from feedrank_core.runtime import lake_erasure, lake_upkeep
+from feedrank_core.runtime.lake import Lake, LakeError
 from feedrank_core.runtime.lake_changes import Progress, WrongKeyError
 from feedrank_core.runtime.lake_erasure import LakeEraser
+from feedrank_core.runtime.lake_schema import USER_KEYS
 
 T0 = datetime(2026, 1, 2, 23, 50, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 LATER = T0 + timedelta(days=30)
 NEEDLE = "reader-needle"
 KNOWN = "reader-known"
+PATIENCE_S = 30.0
 numbers = itertools.count()
 
 
@@ -188,6 +192,37 @@ def test_a_key_that_a_sink_gave_for_older_rows_meanwhile_goes_too(
     actor.purge(LATER)
     assert clicks(lake) == {KNOWN: 1, NEEDLE: 2}
     assert files_with(lake.root, "stranger") == []
+
+
+def test_a_compaction_that_loses_to_an_erasure_leaves_nothing_behind(
+    lake: Lake, monkeypatch: Any
+) -> None:
+    """What it wrote holds the reader, and no version of the table ever named the file."""
+    lake.append("users", [profile("stranger", T0, "FR")])
+    order, actor = erase(NEEDLE, T0 + 30 * MINUTE), eraser(lake)
+    begun, go, join = Event(), Event(), lake_upkeep._join_small_files
+
+    def paused(table: DeltaTable) -> int:
+        if Path(table.table_uri).name == USER_KEYS:
+            begun.set()
+            assert go.wait(PATIENCE_S)
+        return join(table)
+
+    def compact() -> None:
+        with contextlib.suppress(LakeError):
+            Lake(lake.root).compact()
+
+    monkeypatch.setattr(lake_upkeep, "_join_small_files", paused)
+    compaction = Thread(target=compact)
+    compaction.start()
+    assert begun.wait(PATIENCE_S)
+    actor.apply([order])
+    assert actor.settle([order], LATER)[order.change_id]["state"] == Progress.SETTLED
+    assert actor.purge(LATER) == []
+    go.set()
+    compaction.join()
+    assert [row["state"] for row in actor.purge(LATER)] == [Progress.DONE]
+    assert files_with(lake.root, NEEDLE) == []
 
 
 def test_a_merged_readers_rows_are_the_others_from_the_merge_on(lake: Lake) -> None:

@@ -13,7 +13,8 @@ import pytest
 from feedrank_core.contracts.events import Interaction, InteractionType
 from feedrank_core.contracts.users import User
 from feedrank_core.runtime import lake_upkeep
-from feedrank_core.runtime.lake import EXPIRING, Lake
+from feedrank_core.runtime.lake import Lake
+from feedrank_core.runtime.lake_upkeep import EXPIRING
 from feedrank_core.runtime.lake_views import EVENT_KEYS
 
 T0 = datetime(2026, 1, 2, tzinfo=UTC)

@@ -3,7 +3,7 @@
     begun     the tombstone stands: no writer takes in what was accepted before it
     applied   the reader's keys are gone (or the other's); no view shows the rows, most are deleted
     settled   every writer has passed the tombstone, and a second sweep found what they had in hand
-    done      the files that held the rows are removed
+    done      the files that held the rows are removed, those of lost commits too
 
 Between `apply` and `settle` the caller waits until the sink is past everything that was on the
 bus when `apply` returned: a batch that was read before the tombstone stood is in the lake by then.
@@ -20,14 +20,16 @@ from typing import Any
 from deltalake.exceptions import DeltaError
 
 from feedrank_core.contracts.user_changes import ChangeKind, UserChange
-from feedrank_core.runtime.lake import Lake, LakeError
+from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.lake_changes import Progress
+from feedrank_core.runtime.lake_errors import LakeError
 from feedrank_core.runtime.lake_keys import Rows
 from feedrank_core.runtime.lake_schema import USER_CHANGES, USER_KEYS
 from feedrank_core.runtime.lake_sweep import USER_TABLES, Holding, keys_with_rows, sweep
 from feedrank_core.runtime.subjects import Subjects
 
 Row = dict[str, Any]
+_TABLES = (*USER_TABLES, USER_KEYS, USER_CHANGES)
 
 
 class LakeEraser:
@@ -68,16 +70,18 @@ class LakeEraser:
             return rows
 
     def purge(self, now: datetime) -> list[Row]:
-        """Remove the files of settled erasures whose grace is over; the rows that are done now."""
+        """Remove the files of settled erasures whose grace is over; the rows that are done now.
+
+        None of them while the lake is compacted: what is being joined may hold their rows.
+        """
         with self._translated():
             settled = [r for r in self._book.rows() if r["state"] == Progress.SETTLED]
             due = [r for r in settled if r["purge_at"] <= now]
-            if due:
-                for name in (*USER_TABLES, USER_KEYS, USER_CHANGES):
-                    self._lake.vacuum(name, self._grace)
-                for row in due:
-                    row["state"] = Progress.DONE
-                self._book.put(due)
+            if not due or not self._lake.upkeep.purge(_TABLES, self._grace):
+                return []
+            for row in due:
+                row["state"] = Progress.DONE
+            self._book.put(due)
             return due
 
     def _row_of(self, change: UserChange) -> Row:
