@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -16,7 +16,7 @@ from feedrank_core.contracts.events import Interaction, InteractionType
 from feedrank_core.contracts.user_changes import ChangeKind, UserChange
 from feedrank_core.contracts.users import User
 from feedrank_core.runtime import lake_erasure, lake_upkeep
-from feedrank_core.runtime.lake import Lake, LakeError
+from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.lake_changes import Progress, WrongKeyError
 from feedrank_core.runtime.lake_erasure import LakeEraser
 from feedrank_core.runtime.lake_schema import USER_KEYS
@@ -194,26 +194,24 @@ def test_a_key_that_a_sink_gave_for_older_rows_meanwhile_goes_too(
     assert files_with(lake.root, "stranger") == []
 
 
-def test_a_compaction_that_loses_to_an_erasure_leaves_nothing_behind(
+def test_a_compaction_that_loses_to_an_erasure_begins_anew_and_leaves_nothing_behind(
     lake: Lake, monkeypatch: Any
 ) -> None:
-    """What it wrote holds the reader, and no version of the table ever named the file."""
-    lake.append("users", [profile("stranger", T0, "FR")])
+    """What it wrote first holds the reader, and no version of the table ever named the file."""
+    for user in ("first", "second"):
+        lake.append("users", [profile(user, T0, "FR")])
     order, actor = erase(NEEDLE, T0 + 30 * MINUTE), eraser(lake)
-    begun, go, join = Event(), Event(), lake_upkeep._join_small_files
+    begun, go, compact = Event(), Event(), lake_upkeep._compact
+    replaced: dict[str, int] = {}
 
-    def paused(table: DeltaTable) -> int:
+    def paused(table: DeltaTable, first_kept: date | None) -> int:
         if Path(table.table_uri).name == USER_KEYS:
             begun.set()
             assert go.wait(PATIENCE_S)
-        return join(table)
+        return compact(table, first_kept)
 
-    def compact() -> None:
-        with contextlib.suppress(LakeError):
-            Lake(lake.root).compact()
-
-    monkeypatch.setattr(lake_upkeep, "_join_small_files", paused)
-    compaction = Thread(target=compact)
+    monkeypatch.setattr(lake_upkeep, "_compact", paused)
+    compaction = Thread(target=lambda: replaced.update(Lake(lake.root).compact()))
     compaction.start()
     assert begun.wait(PATIENCE_S)
     actor.apply([order])
@@ -221,6 +219,7 @@ def test_a_compaction_that_loses_to_an_erasure_leaves_nothing_behind(
     assert actor.purge(LATER) == []
     go.set()
     compaction.join()
+    assert replaced[USER_KEYS] == 3
     assert [row["state"] for row in actor.purge(LATER)] == [Progress.DONE]
     assert files_with(lake.root, NEEDLE) == []
 

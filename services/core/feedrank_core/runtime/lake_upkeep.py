@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError
@@ -36,26 +37,25 @@ class Upkeep:
     def compact(self, first_kept: date | None) -> dict[str, int]:
         """Join small files, and forget events of days before; by table, how many were replaced.
 
-        Raises: LakeError.
+        A table that fails costs the others nothing. Raises: LakeError at the end, naming each.
         """
         replaced: dict[str, int] = {}
+        failed: list[str] = []
         for name in (*TOPICS, USER_KEYS, USER_CHANGES):
             try:
                 with self._locks.compacting():
                     # Opened under the lock: what an erasure has purged must not be joined anew.
                     table = self._open(name)
-                    if table is None:
-                        continue
-                    if first_kept is not None and name in EXPIRING:
-                        _forget_before(table, first_kept)
-                    replaced[name] = _join_small_files(table)
-                    # What no reader of these hours can need. Also what a writer left behind
-                    # without a commit; a shorter time would take files from one about to commit.
-                    _vacuum(table, KEEP_OLD_FILES, whole_folder=True)
+                    if table is not None:
+                        kept = first_kept if name in EXPIRING else None
+                        replaced[name] = _compact(table, kept)
             except (OSError, DeltaError) as error:
-                raise LakeError(
-                    f"lake table {self._root / name} cannot be compacted: {error}"
-                ) from error
+                failed.append(f"{name}: {error}")
+        if failed:
+            raise LakeError(
+                f"tables of the lake {self._root} cannot be compacted, the others are: "
+                + "; ".join(failed)
+            )
         return replaced
 
     def purge(self, names: Iterable[str], keep: timedelta) -> bool:
@@ -76,24 +76,25 @@ class Upkeep:
         return True
 
 
-def _join_small_files(table: DeltaTable) -> int:
-    """Join them; how many were replaced."""
-    return int(table.optimize.compact()["numFilesRemoved"])
+def _compact(table: DeltaTable, first_kept: date | None) -> int:
+    if first_kept is not None:
+        # Whole files: tables are partitioned by day.
+        _committed(table, lambda: table.delete(f"date < '{first_kept.isoformat()}'"))
+    done = _committed(table, table.optimize.compact)
+    # What no reader of these hours can need. Also what a writer left behind without a commit; a
+    # shorter time would take files from one that is about to commit.
+    _vacuum(table, KEEP_OLD_FILES, whole_folder=True)
+    return int(done["numFilesRemoved"])
 
 
-def _forget_before(table: DeltaTable, first_kept: date) -> None:
-    """Forget the rows of days before.
-
-    Whole files: tables are partitioned by day. A retry reads what an append has added meanwhile.
-    """
-    for attempt in range(_ATTEMPTS):
+def _committed(table: DeltaTable, change: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Make a change, as of what an append or an erasure has committed meanwhile."""
+    for _ in range(_ATTEMPTS - 1):
         try:
-            table.delete(f"date < '{first_kept.isoformat()}'")
-            return
+            return change()
         except CommitFailedError:
-            if attempt == _ATTEMPTS - 1:
-                raise
             table.update_incremental()
+    return change()
 
 
 def _vacuum(table: DeltaTable, keep: timedelta, *, whole_folder: bool) -> None:
