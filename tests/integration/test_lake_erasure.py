@@ -194,6 +194,40 @@ def test_a_key_that_a_sink_gave_for_older_rows_meanwhile_goes_too(
     assert files_with(lake.root, "stranger") == []
 
 
+@pytest.mark.parametrize("user", [NEEDLE, "stranger"])
+@pytest.mark.parametrize("looked", ["_kept", "_with_user_keys"])
+def test_an_import_that_looked_before_the_erasure_does_not_bring_the_reader_back(
+    lake: Lake, monkeypatch: Any, looked: str, user: str
+) -> None:
+    """It is no sink, whose position one could wait for."""
+    order, importing, actor = erase(user, T0 + 30 * MINUTE), Lake(lake.root), eraser(lake)
+    begun, go = Event(), Event()
+    look, wait = getattr(importing, looked), lake.locks.without_appends
+
+    def paused(topic: str, table: Any) -> Any:
+        rows = look(topic, table)
+        begun.set()
+        assert go.wait(PATIENCE_S)
+        return rows
+
+    def let_go() -> Any:
+        go.set()
+        return wait()
+
+    monkeypatch.setattr(importing, looked, paused)
+    monkeypatch.setattr(lake.locks, "without_appends", let_go)
+    rows = [click(user, T0, f"imported-{user}")]
+    append = Thread(target=lambda: importing.append("interactions", rows))
+    append.start()
+    assert begun.wait(PATIENCE_S)
+    actor.apply([order])
+    actor.settle([order], LATER)
+    assert [row["state"] for row in actor.purge(LATER)] == [Progress.DONE]
+    append.join()
+    assert user not in clicks(lake)
+    assert files_with(lake.root, user) == []
+
+
 def test_a_compaction_that_loses_to_an_erasure_begins_anew_and_leaves_nothing_behind(
     lake: Lake, monkeypatch: Any
 ) -> None:

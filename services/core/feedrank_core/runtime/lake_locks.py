@@ -47,6 +47,11 @@ class LakeLocks:
             _lock_in_time(room)
             yield
 
+    def wait_for_appends(self) -> None:
+        """Every append that was under way has ended, or its process. Raises: TimeoutError."""
+        with self.without_appends():
+            pass
+
     @contextmanager
     def compacting(self) -> Iterator[None]:
         """Held while files are joined; one at a time. Blocks."""
