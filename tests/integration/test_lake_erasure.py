@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
+import shutil
 import uuid
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.lake_changes import Progress, WrongKeyError
 from feedrank_core.runtime.lake_erasure import LakeEraser
 from feedrank_core.runtime.lake_schema import USER_KEYS
+from feedrank_core.runtime.lake_sweep import USER_TABLES
 
 T0 = datetime(2026, 1, 2, 23, 50, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -309,38 +310,62 @@ def test_merging_an_erased_reader_moves_only_what_came_since(lake: Lake) -> None
     assert clicks(lake) == {KNOWN: 2}
 
 
+class Crash(BaseException):
+    """The process is gone."""
+
+
+def crash_at_write(victim: Lake, number: int, order: UserChange) -> str | None:
+    """Carry the order out as far as this write, files without a commit and all; which it was."""
+    writes = itertools.count()
+
+    def crashing(owner: Any, name: str) -> None:
+        call = getattr(owner, name)
+
+        def perhaps(*args: Any, **kwargs: Any) -> Any:
+            if next(writes) == number:
+                for table in (*USER_TABLES, USER_KEYS):
+                    for file in map(Path, victim.files(table)):
+                        shutil.copy(file, file.with_name(f"lost-{file.name}"))
+                raise Crash(name)
+            return call(*args, **kwargs)
+
+        patch.setattr(owner, name, perhaps)
+
+    with pytest.MonkeyPatch.context() as patch:
+        crashing(victim.changes, "put")
+        crashing(victim.keys, "rewrite")
+        crashing(victim.keys, "_assign")
+        crashing(lake_erasure, "sweep")
+        try:
+            carry_out(victim, order)
+        except Crash as crash:
+            return str(crash)
+    return None
+
+
 @pytest.mark.parametrize("kind", [ChangeKind.ERASE, ChangeKind.MERGE])
-@pytest.mark.parametrize("crash_at", range(12))
 def test_an_order_that_crashed_at_any_write_is_completed_by_a_repeat(
-    lake: Lake, monkeypatch: Any, crash_at: int, kind: ChangeKind
+    lake: Lake, tmp_path: Path, kind: ChangeKind
 ) -> None:
     at = T0 + 30 * MINUTE
     order = erase(NEEDLE, at) if kind is ChangeKind.ERASE else merge(NEEDLE, KNOWN, at)
-    lake.append("interactions", [click(NEEDLE, at + MINUTE)])
-    writes = itertools.count()
-
-    class Crash(BaseException):
-        pass
-
-    def before_each(call: Any) -> Any:
-        def perhaps(*args: Any, **kwargs: Any) -> Any:
-            if next(writes) == crash_at:
-                raise Crash
-            return call(*args, **kwargs)
-
-        return perhaps
-
-    victim = Lake(lake.root)
-    monkeypatch.setattr(victim.changes, "put", before_each(victim.changes.put))
-    monkeypatch.setattr(victim.keys, "rewrite", before_each(victim.keys.rewrite))
-    monkeypatch.setattr(victim.keys, "_assign", before_each(victim.keys._assign))
-    monkeypatch.setattr(lake_erasure, "sweep", before_each(lake_erasure.sweep))
-    with contextlib.suppress(Crash):
-        carry_out(victim, order)
-    monkeypatch.undo()
-    carry_out(Lake(lake.root), order)
     wanted = {KNOWN: 1, NEEDLE: 1} if kind is ChangeKind.ERASE else {KNOWN: 3, NEEDLE: 1}
-    assert clicks(Lake(lake.root)) == wanted
+    lake.append("interactions", [click(NEEDLE, at + MINUTE)])
+    crashed: list[str] = []
+    for number in itertools.count():
+        root = tmp_path / str(number)
+        shutil.copytree(lake.root, root)
+        write = crash_at_write(Lake(root), number, order)
+        if write is None:
+            break
+        crashed.append(write)
+        carry_out(Lake(root), order)
+        held = Lake(root)
+        assert clicks(held) == wanted
+        if kind is ChangeKind.ERASE:
+            assert files_with(root, f"event-of-{NEEDLE}") == []
+            assert {*files_with(root, NEEDLE)} <= {*held.files(USER_KEYS)}
+    assert {*crashed} == {"put", "rewrite", "_assign", "sweep"}
 
 
 def test_the_lake_says_so_when_its_key_was_lost(lake: Lake) -> None:
