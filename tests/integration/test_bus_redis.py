@@ -61,6 +61,31 @@ class TestRedisBus(BusContract):
         (record,) = until_caught_up(bus.broadcast(ITEMS, offsets=offsets))
         assert record.value == b"2"
 
+    def test_only_the_dead_letters_of_the_erased_reader_go(self, bus: RedisBus) -> None:
+        theirs = [
+            Outgoing("1", b"no JSON"),
+            Outgoing("k1", b'{"user_id": "1", "unknown": 7}'),
+            Outgoing("k2", b'{"user_id": "\\u0031"}'),
+            Outgoing("k3", b'{"user_id": 1}'),
+            Outgoing("k4", b'{"user_id": "a", "into": "1"}'),
+            Outgoing("k5", b'[{"user_id": "1"}]'),
+            Outgoing("k6", b'{"user_id": "1", "cut'),
+            Outgoing("k7", b'{"user_id": "\\u0031", "cut'),
+        ]
+        others = [
+            Outgoing("user-11", b'{"event_id": "e1", "user_id": "user-11", "cut'),
+            Outgoing("bob", b'{"event_id": "1", "user_id": "bob", "dwell_s": "1"}'),
+            Outgoing("deep", b"[" * 900 + b"1" + b"]" * 900),
+        ]
+        bus.publisher().publish(USERS, [*theirs, *others])
+        with bus.consumer([USERS], group="g", member="a") as consumer:
+            for record in read(consumer, len(theirs) + len(others)):
+                consumer.dead_letter(record, "of no use")
+        twin = with_dead_letters()[USERS.dlq]
+        assert bus.erase(twin, "1", datetime.now(UTC), read=None) == (len(theirs), 0)
+        left = until_caught_up(bus.broadcast(twin))
+        assert {orjson.loads(r.value or b"")["key"] for r in left} == {o.key for o in others}
+
 
 def test_a_killed_server_loses_no_acknowledged_record(tmp_path: Path, make_server: Any) -> None:
     server = make_server(Role.BUS, tmp_path)

@@ -192,6 +192,36 @@ def test_rows_go_through_the_intake_which_is_waited_for_and_has_the_last_word(
     assert bring_in(settings, form, path, to="intake").new.total() == 0
 
 
+@pytest.mark.parametrize("status", [408, 429, 503])
+def test_an_intake_that_never_has_room_refuses_no_row_and_gets_each_when_it_has(
+    status: int, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intake, client, waits = Intake(), httpx.Client, []
+    is_full = True
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return (
+            httpx.Response(status, headers={"retry-after": "100"}) if is_full else intake(request)
+        )
+
+    def connect(**_: object) -> httpx.Client:
+        return client(transport=httpx.MockTransport(answer))
+
+    monkeypatch.setattr(routes.httpx, "Client", connect)
+    monkeypatch.setattr(routes.time, "sleep", waits.append)
+    path = tmp_path / "events.jsonl"
+    rows = [click(n) for n in (0, 1, 3)]
+    path.write_text("\n".join(json.dumps(row, default=datetime.isoformat) for row in rows))
+    with pytest.raises(CommandError, match=f"answered {status}") as error:
+        bring_in(settings, "jsonl", path, to="intake")
+    assert "import again" in error.value.remedy
+    assert sum(waits) == (0 if status == 408 else routes.IntakeRoute.PATIENCE_S)
+    is_full = False
+    outcome = bring_in(settings, "jsonl", path, to="intake")
+    assert [event["event_id"] for event in intake.events] == ["e0", "e1", "e3"]
+    assert (outcome.new.total(), outcome.rejects.count) == (3, 0)
+
+
 def test_every_kind_of_line_goes_through_the_real_intake_to_its_topic(
     tmp_path: Path, intake: Service, bus_url: str
 ) -> None:

@@ -15,10 +15,11 @@ import pytest
 import redis
 from feedrank_core.contracts.topics import USER_CHANGES
 from feedrank_core.contracts.user_changes import ORDER_GROUPS
-from feedrank_core.runtime.bus import Bus
+from feedrank_core.runtime.bus import Bus, Record
 from feedrank_core.runtime.bus_memory import MemoryBus
 from feedrank_core.runtime.bus_redis import RedisBus
 from feedrank_core.runtime.change_reports import Reporter
+from feedrank_core.runtime.dead_letters import publish_dead_letter
 from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.lake_erasure import LakeEraser
 from feedrank_core.runtime.metrics import Metrics
@@ -137,6 +138,8 @@ async def test_an_erased_reader_is_in_no_key_of_the_bus_and_in_no_file(
             await world.send(click(NEEDLE, "e1"), click(KNOWN, "e2"), click("anon", "e3"))
             await world.client.put(f"/v1/users/{NEEDLE}", json={"country": "DE"})
             await world.client.post("/v1/users/anon:merge", json={"into": NEEDLE})
+            refused = Record(USER_CHANGES.name, 0, 0, NEEDLE, b"no order", datetime.now(UTC))
+            publish_dead_letter(bus.publisher(), refused, "of no use", refused_by="test")
             world.sink_all()
             world.follow()
             answer = await world.client.delete(f"/v1/users/{NEEDLE}")

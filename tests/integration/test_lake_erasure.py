@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
+import shutil
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
+from deltalake import DeltaTable
 from feedrank_core.contracts.events import Interaction, InteractionType
 from feedrank_core.contracts.user_changes import ChangeKind, UserChange
 from feedrank_core.contracts.users import User
-from feedrank_core.runtime import lake_erasure
+from feedrank_core.runtime import lake_erasure, lake_upkeep
 from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.lake_changes import Progress, WrongKeyError
 from feedrank_core.runtime.lake_erasure import LakeEraser
+from feedrank_core.runtime.lake_schema import USER_KEYS
+from feedrank_core.runtime.lake_sweep import USER_TABLES
 
 T0 = datetime(2026, 1, 2, 23, 50, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 LATER = T0 + timedelta(days=30)
 NEEDLE = "reader-needle"
 KNOWN = "reader-known"
+PATIENCE_S = 30.0
 numbers = itertools.count()
 
 
@@ -190,6 +195,70 @@ def test_a_key_that_a_sink_gave_for_older_rows_meanwhile_goes_too(
     assert files_with(lake.root, "stranger") == []
 
 
+@pytest.mark.parametrize("user", [NEEDLE, "stranger"])
+@pytest.mark.parametrize("looked", ["_kept", "_with_user_keys"])
+def test_an_import_that_looked_before_the_erasure_does_not_bring_the_reader_back(
+    lake: Lake, monkeypatch: Any, looked: str, user: str
+) -> None:
+    """It is no sink, whose position one could wait for."""
+    order, importing, actor = erase(user, T0 + 30 * MINUTE), Lake(lake.root), eraser(lake)
+    begun, go = Event(), Event()
+    look, wait = getattr(importing, looked), lake.locks.without_appends
+
+    def paused(topic: str, table: Any) -> Any:
+        rows = look(topic, table)
+        begun.set()
+        assert go.wait(PATIENCE_S)
+        return rows
+
+    def let_go() -> Any:
+        go.set()
+        return wait()
+
+    monkeypatch.setattr(importing, looked, paused)
+    monkeypatch.setattr(lake.locks, "without_appends", let_go)
+    rows = [click(user, T0, f"imported-{user}")]
+    append = Thread(target=lambda: importing.append("interactions", rows))
+    append.start()
+    assert begun.wait(PATIENCE_S)
+    actor.apply([order])
+    actor.settle([order], LATER)
+    assert [row["state"] for row in actor.purge(LATER)] == [Progress.DONE]
+    append.join()
+    assert user not in clicks(lake)
+    assert files_with(lake.root, user) == []
+
+
+def test_a_compaction_that_loses_to_an_erasure_begins_anew_and_leaves_nothing_behind(
+    lake: Lake, monkeypatch: Any
+) -> None:
+    """What it wrote first holds the reader, and no version of the table ever named the file."""
+    for user in ("first", "second"):
+        lake.append("users", [profile(user, T0, "FR")])
+    order, actor = erase(NEEDLE, T0 + 30 * MINUTE), eraser(lake)
+    begun, go, compact = Event(), Event(), lake_upkeep._compact
+    replaced: dict[str, int] = {}
+
+    def paused(table: DeltaTable, first_kept: date | None) -> int:
+        if Path(table.table_uri).name == USER_KEYS:
+            begun.set()
+            assert go.wait(PATIENCE_S)
+        return compact(table, first_kept)
+
+    monkeypatch.setattr(lake_upkeep, "_compact", paused)
+    compaction = Thread(target=lambda: replaced.update(Lake(lake.root).compact()))
+    compaction.start()
+    assert begun.wait(PATIENCE_S)
+    actor.apply([order])
+    assert actor.settle([order], LATER)[order.change_id]["state"] == Progress.SETTLED
+    assert actor.purge(LATER) == []
+    go.set()
+    compaction.join()
+    assert replaced[USER_KEYS] == 3
+    assert [row["state"] for row in actor.purge(LATER)] == [Progress.DONE]
+    assert files_with(lake.root, NEEDLE) == []
+
+
 def test_a_merged_readers_rows_are_the_others_from_the_merge_on(lake: Lake) -> None:
     order = merge(NEEDLE, KNOWN, T0 + 30 * MINUTE)
     carry_out(lake, order)
@@ -241,38 +310,62 @@ def test_merging_an_erased_reader_moves_only_what_came_since(lake: Lake) -> None
     assert clicks(lake) == {KNOWN: 2}
 
 
+class Crash(BaseException):
+    """The process is gone."""
+
+
+def crash_at_write(victim: Lake, number: int, order: UserChange) -> str | None:
+    """Carry the order out as far as this write, files without a commit and all; which it was."""
+    writes = itertools.count()
+
+    def crashing(owner: Any, name: str) -> None:
+        call = getattr(owner, name)
+
+        def perhaps(*args: Any, **kwargs: Any) -> Any:
+            if next(writes) == number:
+                for table in (*USER_TABLES, USER_KEYS):
+                    for file in map(Path, victim.files(table)):
+                        shutil.copy(file, file.with_name(f"lost-{file.name}"))
+                raise Crash(name)
+            return call(*args, **kwargs)
+
+        patch.setattr(owner, name, perhaps)
+
+    with pytest.MonkeyPatch.context() as patch:
+        crashing(victim.changes, "put")
+        crashing(victim.keys, "rewrite")
+        crashing(victim.keys, "_assign")
+        crashing(lake_erasure, "sweep")
+        try:
+            carry_out(victim, order)
+        except Crash as crash:
+            return str(crash)
+    return None
+
+
 @pytest.mark.parametrize("kind", [ChangeKind.ERASE, ChangeKind.MERGE])
-@pytest.mark.parametrize("crash_at", range(12))
 def test_an_order_that_crashed_at_any_write_is_completed_by_a_repeat(
-    lake: Lake, monkeypatch: Any, crash_at: int, kind: ChangeKind
+    lake: Lake, tmp_path: Path, kind: ChangeKind
 ) -> None:
     at = T0 + 30 * MINUTE
     order = erase(NEEDLE, at) if kind is ChangeKind.ERASE else merge(NEEDLE, KNOWN, at)
-    lake.append("interactions", [click(NEEDLE, at + MINUTE)])
-    writes = itertools.count()
-
-    class Crash(BaseException):
-        pass
-
-    def before_each(call: Any) -> Any:
-        def perhaps(*args: Any, **kwargs: Any) -> Any:
-            if next(writes) == crash_at:
-                raise Crash
-            return call(*args, **kwargs)
-
-        return perhaps
-
-    victim = Lake(lake.root)
-    monkeypatch.setattr(victim.changes, "put", before_each(victim.changes.put))
-    monkeypatch.setattr(victim.keys, "rewrite", before_each(victim.keys.rewrite))
-    monkeypatch.setattr(victim.keys, "_assign", before_each(victim.keys._assign))
-    monkeypatch.setattr(lake_erasure, "sweep", before_each(lake_erasure.sweep))
-    with contextlib.suppress(Crash):
-        carry_out(victim, order)
-    monkeypatch.undo()
-    carry_out(Lake(lake.root), order)
     wanted = {KNOWN: 1, NEEDLE: 1} if kind is ChangeKind.ERASE else {KNOWN: 3, NEEDLE: 1}
-    assert clicks(Lake(lake.root)) == wanted
+    lake.append("interactions", [click(NEEDLE, at + MINUTE)])
+    crashed: list[str] = []
+    for number in itertools.count():
+        root = tmp_path / str(number)
+        shutil.copytree(lake.root, root)
+        write = crash_at_write(Lake(root), number, order)
+        if write is None:
+            break
+        crashed.append(write)
+        carry_out(Lake(root), order)
+        held = Lake(root)
+        assert clicks(held) == wanted
+        if kind is ChangeKind.ERASE:
+            assert files_with(root, f"event-of-{NEEDLE}") == []
+            assert {*files_with(root, NEEDLE)} <= {*held.files(USER_KEYS)}
+    assert {*crashed} == {"put", "rewrite", "_assign", "sweep"}
 
 
 def test_the_lake_says_so_when_its_key_was_lost(lake: Lake) -> None:

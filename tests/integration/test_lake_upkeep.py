@@ -13,7 +13,8 @@ import pytest
 from feedrank_core.contracts.events import Interaction, InteractionType
 from feedrank_core.contracts.users import User
 from feedrank_core.runtime import lake_upkeep
-from feedrank_core.runtime.lake import EXPIRING, Lake
+from feedrank_core.runtime.lake import Lake, LakeError
+from feedrank_core.runtime.lake_upkeep import EXPIRING
 from feedrank_core.runtime.lake_views import EVENT_KEYS
 
 T0 = datetime(2026, 1, 2, tzinfo=UTC)
@@ -98,6 +99,19 @@ def test_compaction_amid_appends_and_reads_loses_doubles_and_hides_nothing(tmp_p
     assert replaced > 1
     assert count(reader, "_interactions") == num_appends
     assert reader.positions("interactions") == {0: num_appends}
+
+
+def test_a_table_that_cannot_be_compacted_is_named_and_costs_the_others_nothing(
+    tmp_path: Path,
+) -> None:
+    lake = Lake(tmp_path)
+    for n in range(3):
+        append(lake, n)
+        lake.append("users", [User(user_id=f"u{n}", accepted_at=T0).model_dump()])
+    files(lake)[0].unlink()
+    with pytest.raises(LakeError, match=r"cannot be compacted.*: interactions: "):
+        lake.compact()
+    assert len(lake.files("users")) == 1
 
 
 @pytest.mark.parametrize("kept", [lake_upkeep.KEEP_OLD_FILES, timedelta(0)])

@@ -45,9 +45,11 @@ FORGOTTEN_BY = USER_CHANGES.retention + SEGMENT
 CARRIERS: tuple[Topic, ...] = tuple(
     topic
     for t in TOPICS.values()
-    if has_user(t.name) and t is not USER_CHANGES
+    if has_user(t.name)
     for topic in (t, with_dead_letters()[t.dlq])
+    if topic is not USER_CHANGES
 )
+"""Topics with readers' ids, but the orders': those go last, when nothing else holds a trace."""
 
 log = structlog.get_logger(__name__)
 

@@ -18,6 +18,9 @@ from feedrank_cli.imports.pieces import Piece, Refusal
 from feedrank_cli.invocation import invocation
 from feedrank_cli.settings import Settings
 
+_NOT_LOOKED_AT = (408, 429)
+"""Says nothing of the rows: the server was too slow to read them, or had no room."""
+
 
 class Route(Protocol):
     """Keeps rows of a file, each once, however often the file is imported."""
@@ -133,7 +136,7 @@ class IntakeRoute:
     def _send(self, batch: Batch, first: int, last: int) -> tuple[int, list[Refusal]]:
         name, path = self.PATHS[batch.topic]
         answer = self._post(path, to_json({name: batch.rows[first:last]}))  # pyright: ignore[reportArgumentType]
-        if answer.status_code >= 500:
+        if answer.status_code >= 500 or answer.status_code in _NOT_LOOKED_AT:
             raise CommandError(
                 f"The intake answered {answer.status_code}: {answer.text[:300]}",
                 f"Look at `{invocation()} logs ingestion`, then import again: it goes on.",

@@ -6,6 +6,7 @@ Kafka has no such thing; there a record goes with its topic's retention.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -17,6 +18,10 @@ from feedrank_core.contracts.topics import DLQ_SUFFIX, Topic
 from feedrank_core.runtime import bus_redis_scripts as scripts
 from feedrank_core.runtime.bus import Record, partition_of
 from feedrank_core.runtime.bus_redis_streams import PAGE_RECORDS, entry_id, to_record
+
+_NAMING = ("user_id", "into")
+"""The fields of the contracts that hold a reader's id."""
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 
 def erase(
@@ -103,8 +108,34 @@ def _accepted_at(record: Record) -> datetime:
 
 
 def _carries(record: Record, user_id: str) -> bool:
-    """Whether a dead letter holds a record of this reader."""
+    """Whether a dead letter holds a record of this reader, or an order that names them."""
     letter = orjson.loads(record.value or b"{}")
-    return letter.get("key") == user_id or user_id.encode() in base64.b64decode(
-        letter.get("value", "")
-    )
+    if letter.get("key") == user_id:
+        return True
+    value = base64.b64decode(letter.get("value", ""))
+    try:
+        return _names(orjson.loads(value), user_id)
+    except orjson.JSONDecodeError:
+        # Quoted, since the id of one reader may be a part of another's, or of anything.
+        return orjson.dumps(user_id) in value or user_id in map(_text, _STRING.findall(value))
+
+
+def _names(body: Any, user_id: str) -> bool:
+    parts = [body]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            # As text: a number in the place of an id is one of the things that are refused.
+            if user_id in (str(part.get(field)) for field in _NAMING):
+                return True
+            parts += part.values()
+        elif isinstance(part, list):
+            parts += part
+    return False
+
+
+def _text(quoted: bytes) -> str | None:
+    try:
+        return orjson.loads(quoted)
+    except orjson.JSONDecodeError:
+        return None

@@ -6,9 +6,8 @@ bus is in the lake exactly once: the append and the position it reaches are one 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,9 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from feedrank_core.contracts.topics import TOPICS
 from feedrank_core.runtime.lake_changes import ChangeBook, Tombstones
+from feedrank_core.runtime.lake_errors import LakeError
 from feedrank_core.runtime.lake_keys import UserKeys
+from feedrank_core.runtime.lake_locks import LakeLocks
 from feedrank_core.runtime.lake_positions import (
     IMPORTS,
     between,
@@ -31,36 +32,18 @@ from feedrank_core.runtime.lake_positions import (
 )
 from feedrank_core.runtime.lake_schema import (
     NOT_FROM_BUS,
-    USER_CHANGES,
     USER_KEYS,
     USER_KEYS_SCHEMA,
     contract_table,
     has_user,
     table_schema,
 )
-from feedrank_core.runtime.lake_upkeep import (
-    forget_before,
-    join_small_files,
-    remove_replaced,
-    remove_unreferenced,
-)
+from feedrank_core.runtime.lake_upkeep import Upkeep
 from feedrank_core.runtime.lake_views import VIEWS, registered, view_statements
 
 _ATTEMPTS = 10
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-EXPIRING = ("impressions", "interactions", "slates", "verdicts")
-"""The tables that a retention applies to."""
-
 STATISTICS = {"delta.dataSkippingStatsColumns": "accepted_at,topic_partition,topic_offset"}
 """Of readers' rows Delta's log keeps no more: it outlives the files, and so an erasure."""
-
-
-class LakeError(RuntimeError):
-    """The lake could not be read or written; nothing of the call was kept. Names the table."""
-
-    def __init__(self, message: str) -> None:
-        # Delta's messages bring colours and lines of their own; ours go to logs and probes.
-        super().__init__(" ".join(_COLOUR.sub("", message).split()))
 
 
 class Lake:
@@ -68,9 +51,11 @@ class Lake:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.locks = LakeLocks(root)
         self._tables: dict[str, DeltaTable] = {}
         self.keys = UserKeys(root, self.table)
         self.changes = ChangeBook(root, self.table)
+        self.upkeep = Upkeep(root, self.table, self.locks)
 
     def append(
         self,
@@ -100,7 +85,8 @@ class Lake:
         if app_id is not None and offset is not None:
             wanted[app_id] = offset
         try:
-            return self._append(topic, table, wanted, positions is not None, writer)
+            with self.locks.appending():
+                return self._append(topic, table, wanted, positions is not None, writer)
         except (OSError, DeltaError) as error:
             raise LakeError(
                 f"lake table {self.root / topic} cannot be written, nothing of the batch was kept:"
@@ -191,12 +177,6 @@ class Lake:
             return None
         return self._tables.setdefault(name, DeltaTable(path))
 
-    def vacuum(self, name: str, keep: timedelta) -> None:
-        """Remove the files of a table that were replaced longer ago than `keep`, in whole hours."""
-        table = self.table(name)
-        if table is not None:
-            remove_replaced(table, keep)
-
     def compact(self, *, first_kept: date | None = None) -> dict[str, int]:
         """Join small files; by table, how many were replaced.
 
@@ -204,21 +184,7 @@ class Lake:
         since the last one is needed however old it is. Appends and reads go on meanwhile.
         Raises: LakeError.
         """
-        replaced: dict[str, int] = {}
-        for name in (*TOPICS, USER_KEYS, USER_CHANGES):
-            table = self.table(name)
-            if table is None:
-                continue
-            try:
-                if first_kept is not None and name in EXPIRING:
-                    forget_before(table, first_kept)
-                replaced[name] = join_small_files(table)
-                remove_unreferenced(table)
-            except (OSError, DeltaError) as error:
-                raise LakeError(
-                    f"lake table {self.root / name} cannot be compacted: {error}"
-                ) from error
-        return replaced
+        return self.upkeep.compact(first_kept)
 
     def _append(
         self, topic: str, table: pa.Table, wanted: dict[str, int], by_row: bool, writer: str

@@ -3,10 +3,11 @@
     begun     the tombstone stands: no writer takes in what was accepted before it
     applied   the reader's keys are gone (or the other's); no view shows the rows, most are deleted
     settled   every writer has passed the tombstone, and a second sweep found what they had in hand
-    done      the files that held the rows are removed
+    done      the files that held the rows are removed, those of lost commits too
 
 Between `apply` and `settle` the caller waits until the sink is past everything that was on the
-bus when `apply` returned: a batch that was read before the tombstone stood is in the lake by then.
+bus when `apply` returned. `settle` waits for appends under way, an import's say: who looked for
+tombstones before this one stood has its rows in the lake by then, and whoever looks later finds it.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ from typing import Any
 from deltalake.exceptions import DeltaError
 
 from feedrank_core.contracts.user_changes import ChangeKind, UserChange
-from feedrank_core.runtime.lake import Lake, LakeError
+from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.lake_changes import Progress
+from feedrank_core.runtime.lake_errors import LakeError
 from feedrank_core.runtime.lake_keys import Rows
 from feedrank_core.runtime.lake_schema import USER_CHANGES, USER_KEYS
-from feedrank_core.runtime.lake_sweep import USER_TABLES, Holding, keys_with_rows, sweep
+from feedrank_core.runtime.lake_sweep import USER_TABLES, Holding, first_rows, sweep
 from feedrank_core.runtime.subjects import Subjects
 
 Row = dict[str, Any]
+_TABLES = (*USER_TABLES, USER_KEYS, USER_CHANGES)
 
 
 class LakeEraser:
@@ -55,11 +58,13 @@ class LakeEraser:
         with self._translated():
             rows = {c.change_id: self._row_of(c) for c in changes}
             applied = [c for c in changes if rows[c.change_id]["state"] == Progress.APPLIED]
+            self._lake.locks.wait_for_appends()
             held = [self._holding(c, rows[c.change_id]["user_keys"]) for c in applied]
             sweep(self._lake.table, held)
             for change, holding in zip(applied, held, strict=True):
                 row = rows[change.change_id]
-                row["removed"] += holding.found + self._carry_out(change, self._strays(change))
+                row["removed"] += holding.found
+                self._carry_out_on_strays(change, row)
                 row["state"], row["user_keys"] = Progress.DONE, []
                 if change.kind is ChangeKind.ERASE:
                     row["state"], row["purge_at"] = Progress.SETTLED, now + self._grace
@@ -68,16 +73,18 @@ class LakeEraser:
             return rows
 
     def purge(self, now: datetime) -> list[Row]:
-        """Remove the files of settled erasures whose grace is over; the rows that are done now."""
+        """Remove the files of settled erasures whose grace is over; the rows that are done now.
+
+        None of them while the lake is compacted: what is being joined may hold their rows.
+        """
         with self._translated():
             settled = [r for r in self._book.rows() if r["state"] == Progress.SETTLED]
             due = [r for r in settled if r["purge_at"] <= now]
-            if due:
-                for name in (*USER_TABLES, USER_KEYS, USER_CHANGES):
-                    self._lake.vacuum(name, self._grace)
-                for row in due:
-                    row["state"] = Progress.DONE
-                self._book.put(due)
+            if not due or not self._lake.upkeep.purge(_TABLES, self._grace):
+                return []
+            for row in due:
+                row["state"] = Progress.DONE
+            self._book.put(due)
             return due
 
     def _row_of(self, change: UserChange) -> Row:
@@ -125,14 +132,27 @@ class LakeEraser:
         sweep(self._lake.table, [holding])
         return holding.found
 
+    def _carry_out_on_strays(self, change: UserChange, row: Row) -> None:
+        if not self._strays(change):
+            return
+        # Looked for anew: a key that an append gives just now has no row before its commit.
+        with self._lake.locks.without_appends():
+            row["removed"] += self._carry_out(change, self._strays(change))
+            # Its commit tells every writer to read the keys anew.
+            self._book.put([row])
+
     def _holding(self, change: UserChange, keys: list[int]) -> Holding:
         at, is_erasure = change.accepted_at, change.kind is ChangeKind.ERASE
         return Holding(keys, at, is_erasure, partial(self._keys.assign, change.user_id, at))
 
     def _strays(self, change: UserChange) -> list[int]:
-        """Keys that a sink gave, for older rows, while it did not know of the order yet."""
+        """Keys that a writer gave, for older rows, while it did not know of the order yet.
+
+        Also for rows that it then left out, when it began anew and found the order.
+        """
         keys = self._keys.keys_of(change.user_id, before=change.accepted_at)
-        return sorted(keys_with_rows(self._lake.table, keys, until=change.accepted_at))
+        first = first_rows(self._lake.table, keys)
+        return [k for k in keys if first.get(k, change.accepted_at) <= change.accepted_at]
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

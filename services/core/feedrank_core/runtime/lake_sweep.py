@@ -65,18 +65,23 @@ def sweep(open_table: Callable[[str], DeltaTable | None], holdings: Sequence[Hol
             _sweep_day(partial(open_table, name), day, held)
 
 
-def keys_with_rows(
-    open_table: Callable[[str], DeltaTable | None], keys: Sequence[int], *, until: datetime
-) -> set[int]:
-    """Which of the keys have a row accepted by `until`."""
-    found: set[int] = set()
-    wanted = pc.field("user_key").isin(list(keys)) & (pc.field("accepted_at") <= until)
-    for name in USER_TABLES if keys else ():
-        table = open_table(name)
-        if table is not None:
-            rows = table.to_pyarrow_dataset().to_table(columns=["user_key"], filter=wanted)
-            found |= set(pc.unique(rows["user_key"]).to_pylist())
-    return found
+def first_rows(
+    open_table: Callable[[str], DeltaTable | None], keys: Sequence[int]
+) -> dict[int, datetime]:
+    """By key, when its first row was accepted; keys without any row are not among them."""
+    wanted = pc.field("user_key").isin(list(keys))
+    columns = ["user_key", "accepted_at"]
+    held = [
+        table.to_pyarrow_dataset().to_table(columns=columns, filter=wanted)
+        for table in map(open_table, USER_TABLES if keys else ())
+        if table is not None
+    ]
+    if not held:
+        return {}
+    found = pa.concat_tables(held).group_by("user_key").aggregate([("accepted_at", "min")])
+    return dict(
+        zip(found["user_key"].to_pylist(), found["accepted_at_min"].to_pylist(), strict=True)
+    )
 
 
 def _days(table: DeltaTable, holdings: Sequence[Holding]) -> list[date]:
