@@ -32,8 +32,10 @@ from feedrank_core.contracts.user_changes import (
 )
 from feedrank_core.runtime.bus import Bus, Forgetful, Record
 from feedrank_core.runtime.change_reports import Reporter, report_on
+from feedrank_core.runtime.dead_letters import reason_of
 from feedrank_core.runtime.lake_schema import has_user
 from feedrank_core.runtime.subjects import Subjects
+from pydantic import ValidationError
 
 from feedrank_ingestion.lake_sink import GROUP as LAKE_SINK
 
@@ -164,9 +166,17 @@ class BusEraser:
 
 
 def _held(bus: Bus, topic: Topic, model: type[Read]) -> Iterator[tuple[Record, Read]]:
-    """What a topic of one partition holds now."""
+    """What a topic of one partition holds now and can be read."""
     for record in bus.broadcast(topic):
         if record is None:
             return
-        if record.value is not None:
-            yield record, model.model_validate_json(record.value)
+        if record.value is None:
+            continue
+        try:
+            message = model.model_validate_json(record.value)
+        except ValidationError as error:
+            # An order is put among the dead letters by whoever reads it to carry it out.
+            place = {"topic": topic.name, "offset": record.offset}
+            log.warning("unreadable", reason=reason_of(error), **place)
+        else:
+            yield record, message
