@@ -204,6 +204,16 @@ def test_a_lake_that_is_ahead_of_the_bus_stops_the_sink(bus: MemoryBus, tmp_path
         step(other, sink_over(other, tmp_path))
 
 
+def test_an_emptied_lake_is_filled_with_all_that_the_bus_holds(
+    bus: MemoryBus, tmp_path: Path
+) -> None:
+    bus.publisher().publish(INTERACTIONS, [event(n) for n in range(10)])
+    step(bus, sink_over(bus, tmp_path / "lost"))
+    bus.publisher().publish(INTERACTIONS, [event(10)])
+    assert step(bus, sink_over(bus, tmp_path / "new")) == 11
+    assert num_rows(tmp_path / "new") == 11
+
+
 def test_collect_pins_the_end_of_the_bus_once_the_lake_holds_it(
     bus: MemoryBus, tmp_path: Path
 ) -> None:
