@@ -10,6 +10,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+import redis
 from feedrank_core.contracts.topics import (
     INTERACTIONS,
     ITEMS,
@@ -17,8 +18,11 @@ from feedrank_core.contracts.topics import (
     Topic,
     with_dead_letters,
 )
-from feedrank_core.runtime.bus import BusUnavailableError, Outgoing, Record
+from feedrank_core.runtime.bus import Bus, BusUnavailableError, Outgoing, Record
 from feedrank_core.runtime.bus_memory import MemoryBus
+from feedrank_core.runtime.bus_redis import RedisBus
+from feedrank_core.runtime.bus_redis_scripts import stream_key
+from feedrank_core.runtime.bus_redis_streams import entry_id
 from feedrank_core.runtime.lake import Lake, LakeError
 from feedrank_core.runtime.metrics import Metrics
 from feedrank_ingestion.collect import CollectTimeoutError, collect
@@ -55,12 +59,12 @@ def dead_letters(bus: MemoryBus, topic: Topic) -> list[dict[str, str]]:
         return [orjson.loads(r.value or b"") for r in consumer.poll(max_records=9, timeout_s=0)]
 
 
-def sink_over(bus: MemoryBus, root: Path) -> LakeSink:
+def sink_over(bus: Bus, root: Path) -> LakeSink:
     metrics = Metrics("ingestion")
     return LakeSink(bus=bus, lake=Lake(root), metrics=metrics, max_rows=100, max_seconds=0.05)
 
 
-def step(bus: MemoryBus, sink: LakeSink) -> int:
+def step(bus: Bus, sink: LakeSink) -> int:
     with bus.consumer(SINK_TOPICS, group=GROUP, member="m") as consumer:
         sink._resume(consumer)
         return sink.step(consumer)
@@ -212,6 +216,29 @@ def test_an_emptied_lake_is_filled_with_all_that_the_bus_holds(
     bus.publisher().publish(INTERACTIONS, [event(10)])
     assert step(bus, sink_over(bus, tmp_path / "new")) == 11
     assert num_rows(tmp_path / "new") == 11
+
+
+def test_what_the_bus_dropped_before_it_was_read_is_counted(bus_url: str, tmp_path: Path) -> None:
+    bus = RedisBus(bus_url)
+    publisher = bus.publisher()
+    publisher.publish(INTERACTIONS, [event(5 * n) for n in range(5)])
+    assert step(bus, sink_over(bus, tmp_path)) == 5
+    publisher.publish(INTERACTIONS, [event(5 * n) for n in range(5, 15)])
+    publisher.publish(ITEMS, [Outgoing("i1", b"of no use")] * 11)
+    with redis.Redis.from_url(bus_url) as client:
+        for topic in (INTERACTIONS, ITEMS):
+            for partition in range(topic.partitions):
+                stream = stream_key(topic.name, partition)
+                client.xtrim(stream, minid=entry_id(10), approximate=False)
+    sink = sink_over(bus, tmp_path)
+    assert step(bus, sink) == 6
+    lost = "feedrank_ingestion_sink_lost_total"
+    registry = sink._metrics.registry
+    assert registry.get_sample_value(lost, {"topic": INTERACTIONS.name}) == 5
+    # A version of an item that a later one has replaced is no loss.
+    assert registry.get_sample_value(lost, {"topic": ITEMS.name}) is None
+    publisher.close()
+    bus.close()
 
 
 def test_collect_pins_the_end_of_the_bus_once_the_lake_holds_it(

@@ -47,6 +47,7 @@ class LakeSink:
         self._max_rows = max_rows
         self._max_seconds = max_seconds
         self._stop = Event()
+        self._expected: dict[tuple[str, int], int] = {}
         self._next_trim = 0.0
         self._trouble: str | None = "not started"
 
@@ -99,8 +100,23 @@ class LakeSink:
                 break
             wanted = self._max_rows - len(batch.records)
             for record in consumer.poll(max_records=wanted, timeout_s=left):
+                self._look_for_a_gap(record)
                 batch.add(record)
         return batch
+
+    def _look_for_a_gap(self, record: Record) -> None:
+        """Count what the bus dropped before this record: beyond its retention, or erased."""
+        place = record.topic, record.partition
+        expected = self._expected.get(place, 0)
+        self._expected[place] = max(expected, record.offset + 1)
+        if record.offset <= expected or TOPICS[record.topic].compacted:
+            return
+        # Another sink may have read on meanwhile; a new one knows nothing yet.
+        held = self._lake.positions(record.topic, writer=GROUP).get(record.partition, 0)
+        start = max(expected, held)
+        if record.offset > start:
+            self._metrics.counter("sink_lost_total").labels(record.topic).inc(record.offset - start)
+            log.error("gap", topic=place[0], partition=place[1], start=start, end=record.offset)
 
     def _keep(self, batch: Batch, consumer: Consumer) -> bool:
         """Add the rows to the lake, however long the disk stays full; False when told to stop.

@@ -61,6 +61,7 @@ METRICS: tuple[MetricSpec, ...] = (
     _histogram("ingestion", "publish_seconds", "Time to hold one request on the bus."),
     _counter("ingestion", "sink_rows_total", "Rows added to the lake.", "topic"),
     _counter("ingestion", "sink_rejected_total", "Records sent to the dead letters.", "topic"),
+    _counter("ingestion", "sink_lost_total", "Records gone before the lake had them.", "topic"),
     _counter("ingestion", "sink_failures_total", "Batches that the lake or bus refused at first."),
     _gauge("ingestion", "sink_lag_records", "Records on the bus and not in the lake.", "topic"),
     _counter("ingestion", "user_changes_total", "Orders that the lake has settled.", "kind"),
