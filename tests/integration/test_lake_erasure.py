@@ -15,8 +15,9 @@ from feedrank_core.contracts.user_changes import ChangeKind, UserChange
 from feedrank_core.contracts.users import User
 from feedrank_core.runtime import lake_erasure
 from feedrank_core.runtime.lake import Lake
-from feedrank_core.runtime.lake_changes import Progress, WrongKeyError
+from feedrank_core.runtime.lake_changes import Progress
 from feedrank_core.runtime.lake_erasure import LakeEraser
+from feedrank_core.runtime.lake_errors import WrongKeyError
 
 T0 = datetime(2026, 1, 2, 23, 50, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

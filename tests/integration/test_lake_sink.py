@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import tracemalloc
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import orjson
@@ -18,12 +18,15 @@ from feedrank_core.contracts.topics import (
     Topic,
     with_dead_letters,
 )
+from feedrank_core.contracts.user_changes import ChangeKind, UserChange
 from feedrank_core.runtime.bus import Bus, BusUnavailableError, Outgoing, Record
 from feedrank_core.runtime.bus_memory import MemoryBus
 from feedrank_core.runtime.bus_redis import RedisBus
 from feedrank_core.runtime.bus_redis_scripts import stream_key
 from feedrank_core.runtime.bus_redis_streams import entry_id
 from feedrank_core.runtime.lake import Lake, LakeError
+from feedrank_core.runtime.lake_erasure import LakeEraser
+from feedrank_core.runtime.lake_errors import WrongKeyError
 from feedrank_core.runtime.metrics import Metrics
 from feedrank_ingestion.collect import CollectTimeoutError, collect
 from feedrank_ingestion.lake_batch import Batch
@@ -197,6 +200,36 @@ def test_a_full_disk_is_waited_out_and_nothing_is_committed_meanwhile(
     assert all(not any(committed.values()) for committed in failures)
     assert sink.ready() is None
     assert num_rows(tmp_path) == 4
+
+
+def test_a_lost_key_of_the_lake_is_named_and_waited_for(
+    bus: MemoryBus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feedrank_ingestion.lake_sink.FIRST_BACKOFF_S", 0.01)
+    order = UserChange(change_id="c" * 32, kind=ChangeKind.ERASE, user_id="u9", accepted_at=T0)
+    LakeEraser(Lake(tmp_path), grace=timedelta(0)).apply([order])
+    key = tmp_path / "erasure.key"
+    kept = key.read_bytes()
+    key.unlink()
+    bus.publisher().publish(INTERACTIONS, [event(n) for n in range(4)])
+    sink = sink_over(bus, tmp_path)
+    append, troubles = sink._lake.append, []
+
+    def watched(*args: object, **options: object) -> int:
+        troubles.append(sink.ready())
+        try:
+            return append(*args, **options)  # pyright: ignore[reportArgumentType]
+        except WrongKeyError:
+            if len(troubles) == 2:
+                key.write_bytes(kept)
+            raise
+
+    monkeypatch.setattr(sink._lake, "append", watched)
+    assert step(bus, sink) == 4
+    assert len(troubles) == 3
+    assert all("erasure.key" in (trouble or "") for trouble in troubles[1:])
+    assert num_rows(tmp_path) == 4
+    assert dead_letters(bus, INTERACTIONS) == []
 
 
 def test_a_lake_that_is_ahead_of_the_bus_stops_the_sink(bus: MemoryBus, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ bus is in the lake exactly once: the append and the position it reaches are one 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -19,6 +18,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from feedrank_core.contracts.topics import TOPICS
 from feedrank_core.runtime.lake_changes import ChangeBook, Tombstones
+from feedrank_core.runtime.lake_errors import LakeError
 from feedrank_core.runtime.lake_keys import UserKeys
 from feedrank_core.runtime.lake_positions import (
     IMPORTS,
@@ -47,20 +47,11 @@ from feedrank_core.runtime.lake_upkeep import (
 from feedrank_core.runtime.lake_views import VIEWS, registered, view_statements
 
 _ATTEMPTS = 10
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 EXPIRING = ("impressions", "interactions", "slates", "verdicts")
 """The tables that a retention applies to."""
 
 STATISTICS = {"delta.dataSkippingStatsColumns": "accepted_at,topic_partition,topic_offset"}
 """Of readers' rows Delta's log keeps no more: it outlives the files, and so an erasure."""
-
-
-class LakeError(RuntimeError):
-    """The lake could not be read or written; nothing of the call was kept. Names the table."""
-
-    def __init__(self, message: str) -> None:
-        # Delta's messages bring colours and lines of their own; ours go to logs and probes.
-        super().__init__(" ".join(_COLOUR.sub("", message).split()))
 
 
 class Lake:
