@@ -10,7 +10,6 @@ from pathlib import Path
 
 import orjson
 import pytest
-import redis
 from feedrank_core.contracts.topics import (
     INTERACTIONS,
     ITEMS,
@@ -21,9 +20,6 @@ from feedrank_core.contracts.topics import (
 from feedrank_core.contracts.user_changes import ChangeKind, UserChange
 from feedrank_core.runtime.bus import Bus, BusUnavailableError, Outgoing, Record
 from feedrank_core.runtime.bus_memory import MemoryBus
-from feedrank_core.runtime.bus_redis import RedisBus
-from feedrank_core.runtime.bus_redis_scripts import stream_key
-from feedrank_core.runtime.bus_redis_streams import entry_id
 from feedrank_core.runtime.lake import Lake, LakeError
 from feedrank_core.runtime.lake_erasure import LakeEraser
 from feedrank_core.runtime.lake_errors import WrongKeyError
@@ -249,29 +245,6 @@ def test_an_emptied_lake_is_filled_with_all_that_the_bus_holds(
     bus.publisher().publish(INTERACTIONS, [event(10)])
     assert step(bus, sink_over(bus, tmp_path / "new")) == 11
     assert num_rows(tmp_path / "new") == 11
-
-
-def test_what_the_bus_dropped_before_it_was_read_is_counted(bus_url: str, tmp_path: Path) -> None:
-    bus = RedisBus(bus_url)
-    publisher = bus.publisher()
-    publisher.publish(INTERACTIONS, [event(5 * n) for n in range(5)])
-    assert step(bus, sink_over(bus, tmp_path)) == 5
-    publisher.publish(INTERACTIONS, [event(5 * n) for n in range(5, 15)])
-    publisher.publish(ITEMS, [Outgoing("i1", b"of no use")] * 11)
-    with redis.Redis.from_url(bus_url) as client:
-        for topic in (INTERACTIONS, ITEMS):
-            for partition in range(topic.partitions):
-                stream = stream_key(topic.name, partition)
-                client.xtrim(stream, minid=entry_id(10), approximate=False)
-    sink = sink_over(bus, tmp_path)
-    assert step(bus, sink) == 6
-    lost = "feedrank_ingestion_sink_lost_total"
-    registry = sink._metrics.registry
-    assert registry.get_sample_value(lost, {"topic": INTERACTIONS.name}) == 5
-    # A version of an item that a later one has replaced is no loss.
-    assert registry.get_sample_value(lost, {"topic": ITEMS.name}) is None
-    publisher.close()
-    bus.close()
 
 
 def test_collect_pins_the_end_of_the_bus_once_the_lake_holds_it(

@@ -116,14 +116,13 @@ class BusEraser:
     def _forget(self, bus: Forgetful) -> None:
         read = min(self._bus.committed(USER_CHANGES, group=g)[0] for g in ORDER_GROUPS)
         due = [(r, c) for r, c in self._waiting if r.offset < read]
-        if not due:
+        erased = [(r, c, *self._erase(bus, c.user_id, c.accepted_at)) for r, c in due]
+        gone = [(record, change, removed) for record, change, removed, left in erased if not left]
+        if not gone:
             return
         orders = [(r, c) for r, c in _held(self._bus, USER_CHANGES, UserChange) if r.offset < read]
-        for record, change in due:
+        for record, change, removed in gone:
             user_id, at = change.user_id, change.accepted_at
-            removed, left = self._erase(bus, user_id, at)
-            if left:
-                continue
             naming = [r for r, c in orders if user_id in (c.user_id, c.into) and c.accepted_at < at]
             report = report_on(
                 change,
