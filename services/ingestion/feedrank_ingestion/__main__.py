@@ -42,6 +42,7 @@ def serve() -> None:
         build_bus(settings),
         subjects=Subjects.of_lake(settings.place.lake),
         max_waiting_bytes=settings.intake_waiting_bytes,
+        max_body_s=settings.intake_body_seconds,
     )
     serve_http(intake, settings.host, settings.ingestion_port)
 

@@ -56,7 +56,7 @@ def _histogram(
 METRICS: tuple[MetricSpec, ...] = (
     _counter("ingestion", "accepted_total", "Records the bus took.", "topic"),
     _counter("ingestion", "rejected_total", "Records refused at the door.", "kind", "reason"),
-    _counter("ingestion", "turned_away_total", "Requests answered 429 or 503.", "reason"),
+    _counter("ingestion", "turned_away_total", "Requests answered 408, 429 or 503.", "reason"),
     _gauge("ingestion", "waiting_bytes", "Bodies of the requests not yet answered."),
     _histogram("ingestion", "publish_seconds", "Time to hold one request on the bus."),
     _counter("ingestion", "sink_rows_total", "Rows added to the lake.", "topic"),
