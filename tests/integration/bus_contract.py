@@ -197,6 +197,22 @@ class BusContract:
             consumer.seek(0, 1, topic="verdicts")
             assert [r.offset for r in read(consumer, 5)] == [1, 2, 3, 4, 5]
 
+    def test_a_sought_place_holds_when_the_partition_comes_back(self, bus: Bus) -> None:
+        bus.publisher().publish(VERDICTS, outgoing(6))
+        with bus.consumer([VERDICTS], group="g", member="a") as consumer:
+            read(consumer, 6)
+        with ExitStack() as stack:
+            sleeper = stack.enter_context(bus.consumer([VERDICTS], group="g", member="b"))
+            sleeper.seek(0, 0, topic="verdicts")
+            found = read(sleeper, 6, commit=False)
+            sleeper.commit(found[:2])
+            with bus.consumer([VERDICTS], group="g", member="c") as heir:
+                deadline = time.monotonic() + PATIENCE_S
+                while not heir.lag() and time.monotonic() < deadline:
+                    heir.poll(max_records=1, timeout_s=0.2)
+            assert [r.offset for r in read(sleeper, 4)] == [2, 3, 4, 5]
+        assert bus.committed(VERDICTS, group="g") == {0: 6}
+
     def test_a_poll_waits_for_a_record_and_returns_when_it_comes_to_nothing(self, bus: Bus) -> None:
         with bus.consumer([VERDICTS], group="g", member="a") as consumer:
             start, cpu = time.monotonic(), time.process_time()

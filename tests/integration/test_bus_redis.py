@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 import pytest
 import redis
-from feedrank_core.contracts.topics import ITEMS, USERS, VERDICTS, with_dead_letters
+from feedrank_core.contracts.topics import ITEMS, MODEL_DELTAS, USERS, VERDICTS, with_dead_letters
 from feedrank_core.runtime.bus import BusUnavailableError, Outgoing, TopicMismatchError
-from feedrank_core.runtime.bus_redis import LAKE_SINK_GROUP, RedisBus
+from feedrank_core.runtime.bus_redis import RedisBus
 from feedrank_core.runtime.valkey import Role
 from integration.bus_contract import LEASE_S, BusContract, Outage, outgoing, read, until_caught_up
 
@@ -37,26 +37,41 @@ class TestRedisBus(BusContract):
         with pytest.raises(TopicMismatchError, match=r"verdicts has 3 .* contracts say 1"):
             bus.create_topics()
 
-    def test_trimming_stays_behind_the_lake_sink(self, bus: RedisBus) -> None:
+    def test_trimming_stays_behind_the_groups_that_are_waited_for(self, bus: RedisBus) -> None:
         bus.publisher().publish(VERDICTS, outgoing(10))
-        later = datetime.now(UTC) + LATER
-        assert bus.trim(VERDICTS, now=later) == 0
-        with bus.consumer([VERDICTS], group=LAKE_SINK_GROUP, member="a") as sink:
-            sink.commit(sink.poll(max_records=6, timeout_s=1)[:6])
-        assert bus.trim(VERDICTS, now=datetime.now(UTC)) == 0
-        assert bus.trim(VERDICTS, now=later) == 6
+        later, both = datetime.now(UTC) + LATER, ("sink", "other")
+        assert bus.trim(VERDICTS, now=later, behind=both) == 0
+        for group, num_records in (("sink", 8), ("other", 6)):
+            with bus.consumer([VERDICTS], group=group, member="a") as reader:
+                reader.commit(reader.poll(max_records=num_records, timeout_s=1)[:num_records])
+        assert bus.trim(VERDICTS, now=datetime.now(UTC), behind=both) == 0
+        assert bus.trim(VERDICTS, now=later, behind=both) == 6
         bus.publisher().publish(VERDICTS, outgoing(1))
         found = until_caught_up(bus.broadcast(VERDICTS))
         assert [r.offset for r in found] == [6, 7, 8, 9, 10]
+        assert bus.trim(VERDICTS, now=later, behind=()) == 5
+        bus.publisher().publish(VERDICTS, outgoing(1))
+        assert [r.offset for r in until_caught_up(bus.broadcast(VERDICTS))] == [11]
 
+    def test_trimming_goes_by_the_age_of_each_record(self, bus: RedisBus, bus_url: str) -> None:
+        with redis.Redis.from_url(bus_url) as client:
+            seconds, _ = client.time()  # pyright: ignore[reportGeneralTypeIssues]
+            for number in range(6):
+                fields = {"k": "a", "t": (seconds + number) * 1000, "v": "1"}
+                client.xadd("s:model-deltas:0", fields, id=f"{number + 1}-0")  # pyright: ignore[reportArgumentType]
+            client.set("n:model-deltas:0", 6)
+        middle = datetime.fromtimestamp(seconds + 3, UTC) + MODEL_DELTAS.retention
+        assert bus.trim(MODEL_DELTAS, now=middle, behind=()) == 3
+        assert bus.trim(MODEL_DELTAS, now=middle, behind=()) == 0
+
+    @pytest.mark.parametrize("num_read", [1, 2])
     def test_offsets_trimmed_from_a_compacted_topic_mean_its_last_records(
-        self, bus: RedisBus
+        self, bus: RedisBus, num_read: int
     ) -> None:
-        bus.publisher().publish(ITEMS, [Outgoing("a", b"1")])
-        with bus.consumer([ITEMS], group=LAKE_SINK_GROUP, member="a") as sink:
-            read(sink, 1)
-        bus.publisher().publish(ITEMS, [Outgoing("a", b"2")])
-        assert bus.trim(ITEMS, now=datetime.now(UTC) + LATER) == 1
+        bus.publisher().publish(ITEMS, [Outgoing("a", b"1"), Outgoing("a", b"2")])
+        with bus.consumer([ITEMS], group="sink", member="a") as sink:
+            sink.commit(sink.poll(max_records=9, timeout_s=1)[:num_read])
+        assert bus.trim(ITEMS, now=datetime.now(UTC) + LATER, behind=["sink"]) == num_read
         offsets = dict.fromkeys(range(ITEMS.partitions), 0)
         (record,) = until_caught_up(bus.broadcast(ITEMS, offsets=offsets))
         assert record.value == b"2"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -21,7 +23,8 @@ from feedrank_core.contracts.topics import INTERACTIONS, Topic
 from feedrank_core.runtime.bus import BusUnavailableError, Outgoing
 from feedrank_core.runtime.bus_memory import MemoryBus, MemoryPublisher
 from feedrank_ingestion.app import create_intake
-from integration.conftest import Server, free_port
+from integration.conftest import Server
+from processes import HOST, Service, free_port
 
 MAX_WAITING_BYTES = 4 << 20
 AMPLIFICATION = 5
@@ -67,8 +70,10 @@ class SlowBus(MemoryBus):
 
 
 @asynccontextmanager
-async def intake(bus: MemoryBus, max_waiting_bytes: int) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_intake(bus, max_waiting_bytes=max_waiting_bytes)
+async def intake(
+    bus: MemoryBus, max_waiting_bytes: int, max_body_s: float = PATIENCE_S
+) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_intake(bus, max_waiting_bytes=max_waiting_bytes, max_body_s=max_body_s)
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
@@ -110,6 +115,41 @@ async def test_a_request_larger_than_the_room_is_taken_when_nothing_waits() -> N
         assert (await client.post("/v1/events", json=batch(1))).status_code == 202
 
 
+async def test_what_is_being_read_holds_its_room_and_the_answer_says_so() -> None:
+    begun, go = asyncio.Event(), asyncio.Event()
+    body = orjson.dumps(batch(1))
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield body[:1]
+        begun.set()
+        await go.wait()
+        yield body[1:]
+
+    async with intake(MemoryBus(), 1) as client:
+        first = asyncio.create_task(client.post("/v1/events", content=slowly()))
+        await begun.wait()
+        answer = await client.post("/v1/events", json=batch(2))
+        assert answer.status_code == 429
+        assert "being read" in answer.json()["detail"]
+        go.set()
+        assert (await first).status_code == 202
+
+
+async def test_a_body_that_stalls_is_408_and_its_room_is_free_again() -> None:
+    async def stalling() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    async with intake(MemoryBus(), 1, max_body_s=0.05) as client:
+        answer = await client.post("/v1/events", content=stalling())
+        assert answer.status_code == 408
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["detail"] == "the body did not arrive within 0.05 s"
+        assert counted((await client.get("/metrics")).text, "slow") == 1
+        assert await waiting_bytes(client) == 0
+        assert (await client.post("/v1/events", json=batch(1))).status_code == 202
+
+
 async def test_what_waits_when_the_bus_goes_away_is_503_at_once() -> None:
     bus = SlowBus()
     async with intake(bus, MAX_WAITING_BYTES) as client:
@@ -127,6 +167,21 @@ async def test_what_waits_when_the_bus_goes_away_is_503_at_once() -> None:
         assert counted((await client.get("/metrics")).text, "bus") == 12
         bus.fails = False
         assert (await client.post("/v1/events", json=batch(1))).status_code == 202
+
+
+def test_the_server_ends_a_connection_whose_body_stalls(bus_url: str, tmp_path: Path) -> None:
+    port = free_port()
+    settings = {"home": str(tmp_path), "bus_url": bus_url, "ingestion_port": str(port)}
+    settings["intake_body_seconds"] = "0.2"
+    service = Service(tmp_path, "feedrank_ingestion", "serve", port=port, **settings)
+    with service.running():
+        service.until_ready()
+        for path in ("events", "users/u1:merge"):
+            with socket.create_connection((HOST, port), PATIENCE_S) as stalled:
+                head = f"POST /v1/{path} HTTP/1.1\r\nHost: intake\r\nContent-Length: 1048576"
+                stalled.sendall(f"{head}\r\nContent-Type: application/json\r\n\r\n{{".encode())
+                answer = b"".join(iter(partial(stalled.recv, 1 << 16), b""))
+            assert answer.startswith(b"HTTP/1.1 408 ")
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ from feedrank_core.contracts.user_changes import ChangeKind, UserChange
 from feedrank_core.contracts.users import User
 from feedrank_core.runtime import lake_erasure, lake_upkeep
 from feedrank_core.runtime.lake import Lake
-from feedrank_core.runtime.lake_changes import Progress, WrongKeyError
+from feedrank_core.runtime.lake_changes import Progress
 from feedrank_core.runtime.lake_erasure import LakeEraser
+from feedrank_core.runtime.lake_errors import WrongKeyError
 from feedrank_core.runtime.lake_schema import USER_KEYS
 from feedrank_core.runtime.lake_sweep import USER_TABLES
 

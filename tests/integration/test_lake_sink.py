@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import tracemalloc
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import orjson
@@ -17,9 +17,12 @@ from feedrank_core.contracts.topics import (
     Topic,
     with_dead_letters,
 )
-from feedrank_core.runtime.bus import BusUnavailableError, Outgoing, Record
+from feedrank_core.contracts.user_changes import ChangeKind, UserChange
+from feedrank_core.runtime.bus import Bus, BusUnavailableError, Outgoing, Record
 from feedrank_core.runtime.bus_memory import MemoryBus
 from feedrank_core.runtime.lake import Lake, LakeError
+from feedrank_core.runtime.lake_erasure import LakeEraser
+from feedrank_core.runtime.lake_errors import WrongKeyError
 from feedrank_core.runtime.metrics import Metrics
 from feedrank_ingestion.collect import CollectTimeoutError, collect
 from feedrank_ingestion.lake_batch import Batch
@@ -55,12 +58,12 @@ def dead_letters(bus: MemoryBus, topic: Topic) -> list[dict[str, str]]:
         return [orjson.loads(r.value or b"") for r in consumer.poll(max_records=9, timeout_s=0)]
 
 
-def sink_over(bus: MemoryBus, root: Path) -> LakeSink:
+def sink_over(bus: Bus, root: Path) -> LakeSink:
     metrics = Metrics("ingestion")
     return LakeSink(bus=bus, lake=Lake(root), metrics=metrics, max_rows=100, max_seconds=0.05)
 
 
-def step(bus: MemoryBus, sink: LakeSink) -> int:
+def step(bus: Bus, sink: LakeSink) -> int:
     with bus.consumer(SINK_TOPICS, group=GROUP, member="m") as consumer:
         sink._resume(consumer)
         return sink.step(consumer)
@@ -195,6 +198,36 @@ def test_a_full_disk_is_waited_out_and_nothing_is_committed_meanwhile(
     assert num_rows(tmp_path) == 4
 
 
+def test_a_lost_key_of_the_lake_is_named_and_waited_for(
+    bus: MemoryBus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feedrank_ingestion.lake_sink.FIRST_BACKOFF_S", 0.01)
+    order = UserChange(change_id="c" * 32, kind=ChangeKind.ERASE, user_id="u9", accepted_at=T0)
+    LakeEraser(Lake(tmp_path), grace=timedelta(0)).apply([order])
+    key = tmp_path / "erasure.key"
+    kept = key.read_bytes()
+    key.unlink()
+    bus.publisher().publish(INTERACTIONS, [event(n) for n in range(4)])
+    sink = sink_over(bus, tmp_path)
+    append, troubles = sink._lake.append, []
+
+    def watched(*args: object, **options: object) -> int:
+        troubles.append(sink.ready())
+        try:
+            return append(*args, **options)  # pyright: ignore[reportArgumentType]
+        except WrongKeyError:
+            if len(troubles) == 2:
+                key.write_bytes(kept)
+            raise
+
+    monkeypatch.setattr(sink._lake, "append", watched)
+    assert step(bus, sink) == 4
+    assert len(troubles) == 3
+    assert all("erasure.key" in (trouble or "") for trouble in troubles[1:])
+    assert num_rows(tmp_path) == 4
+    assert dead_letters(bus, INTERACTIONS) == []
+
+
 def test_a_lake_that_is_ahead_of_the_bus_stops_the_sink(bus: MemoryBus, tmp_path: Path) -> None:
     bus.publisher().publish(INTERACTIONS, [event(1)])
     step(bus, sink_over(bus, tmp_path))
@@ -202,6 +235,16 @@ def test_a_lake_that_is_ahead_of_the_bus_stops_the_sink(bus: MemoryBus, tmp_path
     other.create_topics()
     with pytest.raises(ReplacedBusError, match=r"interactions/\d"):
         step(other, sink_over(other, tmp_path))
+
+
+def test_an_emptied_lake_is_filled_with_all_that_the_bus_holds(
+    bus: MemoryBus, tmp_path: Path
+) -> None:
+    bus.publisher().publish(INTERACTIONS, [event(n) for n in range(10)])
+    step(bus, sink_over(bus, tmp_path / "lost"))
+    bus.publisher().publish(INTERACTIONS, [event(10)])
+    assert step(bus, sink_over(bus, tmp_path / "new")) == 11
+    assert num_rows(tmp_path / "new") == 11
 
 
 def test_collect_pins_the_end_of_the_bus_once_the_lake_holds_it(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Thread
 from typing import Annotated
 
 import orjson
@@ -42,6 +42,7 @@ def serve() -> None:
         build_bus(settings),
         subjects=Subjects.of_lake(settings.place.lake),
         max_waiting_bytes=settings.intake_waiting_bytes,
+        max_body_s=settings.intake_body_seconds,
     )
     serve_http(intake, settings.host, settings.ingestion_port)
 
@@ -59,28 +60,25 @@ def lake_sink() -> None:
         sink.stop()
         orders.stop()
 
-    def follow_orders() -> None:
-        # Without it erasures would wait unseen: the process ends with it and is started anew.
-        try:
-            orders.run()
-        finally:
-            stop()
-
     def ready() -> str | None:
         return sink.ready() or orders.trouble
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    beside = Thread(target=follow_orders, name="orders")
-    with probes(metrics, ready, settings.host, settings.lake_sink_port):
-        beside.start()
+    with (
+        probes(metrics, ready, settings.host, settings.lake_sink_port),
+        ThreadPoolExecutor(1, "orders") as beside,
+    ):
+        following = beside.submit(orders.run)
+        # Without it erasures would wait unseen: the process ends with it and is started anew.
+        following.add_done_callback(stop)
         try:
             sink.run()
         except ReplacedBusError as error:
             _fail(error)
         finally:
             stop()
-            beside.join()
+    following.result()
 
 
 @app.command()

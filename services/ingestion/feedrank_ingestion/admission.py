@@ -10,7 +10,7 @@ LEAST_BYTES = 1024
 
 
 class OverCapacityError(RuntimeError):
-    """Too much waits for the bus already; nothing of the request was looked at."""
+    """Too much is being read or waits for the bus; nothing of the request was looked at."""
 
 
 class Admission:
@@ -29,7 +29,8 @@ class Admission:
         wanted = max(num_bytes, LEAST_BYTES)
         if self.waiting_bytes and self.waiting_bytes + wanted > self._max_bytes:
             raise OverCapacityError(
-                f"requests of {self.waiting_bytes} bytes wait for the bus and {self._max_bytes} may"
+                f"requests of {self.waiting_bytes} bytes are being read or wait for the bus, and"
+                f" {self._max_bytes} may"
             )
         self.waiting_bytes += wanted
         try:

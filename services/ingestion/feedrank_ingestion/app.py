@@ -11,7 +11,7 @@ from datetime import timedelta
 from fastapi import FastAPI
 from feedrank_core.runtime.bus import Bus
 from feedrank_core.runtime.bus_open import open_bus
-from feedrank_core.runtime.http import create_app
+from feedrank_core.runtime.http import MAX_BODY_S, create_app
 from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.lake_erasure import LakeEraser
 from feedrank_core.runtime.metrics import Metrics
@@ -40,12 +40,13 @@ def create_intake(
     *,
     subjects: Subjects | None = None,
     max_waiting_bytes: int = MAX_WAITING_BYTES,
+    max_body_s: float = MAX_BODY_S,
 ) -> FastAPI:
     """The intake over a bus. It starts without one and is ready once the bus and its topics are.
 
     `subjects` is that of the lake, so that receipts are found by a reader's id; without it they
     are found by their own. Requests beyond `max_waiting_bytes` of unanswered bodies are told to
-    come back.
+    come back, and who takes longer than `max_body_s` to send one.
     """
     metrics = metrics or Metrics(SERVICE)
     publisher, admission = GroupPublisher(bus), Admission(max_waiting_bytes)
@@ -69,7 +70,12 @@ def create_intake(
         await asyncio.to_thread(publisher.stop)
 
     app = create_app(
-        title="Feedrank ingestion", metrics=metrics, ready=ready, public=True, lifespan=lifespan
+        title="Feedrank ingestion",
+        metrics=metrics,
+        ready=ready,
+        public=True,
+        lifespan=lifespan,
+        max_body_s=max_body_s,
     )
     app.include_router(router(publisher, admission, metrics))
     app.include_router(user_router(publisher, admission, receipts))

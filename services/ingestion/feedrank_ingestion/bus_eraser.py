@@ -32,8 +32,10 @@ from feedrank_core.contracts.user_changes import (
 )
 from feedrank_core.runtime.bus import Bus, Forgetful, Record
 from feedrank_core.runtime.change_reports import Reporter, report_on
+from feedrank_core.runtime.dead_letters import reason_of
 from feedrank_core.runtime.lake_schema import has_user
 from feedrank_core.runtime.subjects import Subjects
+from pydantic import ValidationError
 
 from feedrank_ingestion.lake_sink import GROUP as LAKE_SINK
 
@@ -116,14 +118,13 @@ class BusEraser:
     def _forget(self, bus: Forgetful) -> None:
         read = min(self._bus.committed(USER_CHANGES, group=g)[0] for g in ORDER_GROUPS)
         due = [(r, c) for r, c in self._waiting if r.offset < read]
-        if not due:
+        erased = [(r, c, *self._erase(bus, c.user_id, c.accepted_at)) for r, c in due]
+        gone = [(record, change, removed) for record, change, removed, left in erased if not left]
+        if not gone:
             return
         orders = [(r, c) for r, c in _held(self._bus, USER_CHANGES, UserChange) if r.offset < read]
-        for record, change in due:
+        for record, change, removed in gone:
             user_id, at = change.user_id, change.accepted_at
-            removed, left = self._erase(bus, user_id, at)
-            if left:
-                continue
             naming = [r for r, c in orders if user_id in (c.user_id, c.into) and c.accepted_at < at]
             report = report_on(
                 change,
@@ -166,9 +167,17 @@ class BusEraser:
 
 
 def _held(bus: Bus, topic: Topic, model: type[Read]) -> Iterator[tuple[Record, Read]]:
-    """What a topic of one partition holds now."""
+    """What a topic of one partition holds now and can be read."""
     for record in bus.broadcast(topic):
         if record is None:
             return
-        if record.value is not None:
-            yield record, model.model_validate_json(record.value)
+        if record.value is None:
+            continue
+        try:
+            message = model.model_validate_json(record.value)
+        except ValidationError as error:
+            # An order is put among the dead letters by whoever reads it to carry it out.
+            place = {"topic": topic.name, "offset": record.offset}
+            log.warning("unreadable", reason=reason_of(error), **place)
+        else:
+            yield record, message

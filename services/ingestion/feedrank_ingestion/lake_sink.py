@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from threading import Event
 
 import structlog
-from feedrank_core.contracts.topics import TOPICS, Topic
+from feedrank_core.contracts.topics import TOPICS, USER_CHANGES, Topic, with_dead_letters
+from feedrank_core.contracts.user_changes import ORDER_GROUPS
 from feedrank_core.runtime.bus import Bus, BusUnavailableError, Consumer, LeaseLostError, Record
 from feedrank_core.runtime.lake import Lake, LakeError
 from feedrank_core.runtime.metrics import Metrics
@@ -23,6 +25,8 @@ from feedrank_ingestion.lake_batch import Batch
 
 GROUP = "lake_sink"
 SINK_TOPICS = tuple(t for t in TOPICS.values() if t.in_lake)
+AWAITED = {t.name: (GROUP,) for t in SINK_TOPICS} | {USER_CHANGES.name: ORDER_GROUPS}
+"""By topic, the groups that have a record before the bus drops it; else its age alone counts."""
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 2.0
 POLL_S = 0.25
@@ -39,14 +43,23 @@ class LakeSink:
     """One member of the group `lake_sink`. `run` returns once `stop` was called."""
 
     def __init__(
-        self, *, bus: Bus, lake: Lake, metrics: Metrics, max_rows: int, max_seconds: float
+        self,
+        *,
+        bus: Bus,
+        lake: Lake,
+        metrics: Metrics,
+        max_rows: int,
+        max_seconds: float,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._bus = bus
         self._lake = lake
         self._metrics = metrics
         self._max_rows = max_rows
         self._max_seconds = max_seconds
+        self._clock = clock
         self._stop = Event()
+        self._expected: dict[tuple[str, int], int] = {}
         self._next_trim = 0.0
         self._trouble: str | None = "not started"
 
@@ -86,7 +99,7 @@ class LakeSink:
         batch = self._read(consumer)
         if batch.records and self._keep(batch, consumer):
             consumer.commit(batch.records)
-            self._trim()
+        self._trim()
         self._measure_lag(consumer)
         return len(batch.records)
 
@@ -99,8 +112,23 @@ class LakeSink:
                 break
             wanted = self._max_rows - len(batch.records)
             for record in consumer.poll(max_records=wanted, timeout_s=left):
+                self._look_for_a_gap(record)
                 batch.add(record)
         return batch
+
+    def _look_for_a_gap(self, record: Record) -> None:
+        """Count what the bus dropped before this record: beyond its retention, or erased."""
+        place = record.topic, record.partition
+        expected = self._expected.get(place, 0)
+        self._expected[place] = max(expected, record.offset + 1)
+        if record.offset <= expected or TOPICS[record.topic].compacted:
+            return
+        # Another sink may have read on meanwhile; a new one knows nothing yet.
+        held = self._lake.positions(record.topic, writer=GROUP).get(record.partition, 0)
+        start = max(expected, held)
+        if record.offset > start:
+            self._metrics.counter("sink_lost_total").labels(record.topic).inc(record.offset - start)
+            log.error("gap", topic=place[0], partition=place[1], start=start, end=record.offset)
 
     def _keep(self, batch: Batch, consumer: Consumer) -> bool:
         """Add the rows to the lake, however long the disk stays full; False when told to stop.
@@ -141,7 +169,10 @@ class LakeSink:
         """Continue where the lake stands, whatever the bus has noted."""
         for topic in SINK_TOPICS:
             ends = self._bus.end_offsets(topic)
-            for partition, offset in self._lake.positions(topic.name, writer=GROUP).items():
+            held = self._lake.positions(topic.name, writer=GROUP)
+            for partition in range(topic.partitions):
+                # Of a lake that was emptied everything is read again that the bus still holds.
+                offset = held.get(partition, 0)
                 if offset > ends.get(partition, 0):
                     raise ReplacedBusError(
                         f"the lake {self._lake.root} holds {topic.name}/{partition} up to {offset}"
@@ -151,13 +182,13 @@ class LakeSink:
                 consumer.seek(partition, offset, topic=topic.name)
 
     def _trim(self) -> None:
-        """Let a bus that does not expire records by itself drop those the lake holds."""
+        """Let a bus that does not expire records by itself drop those past their retention."""
         trim = getattr(self._bus, "trim", None)
         if trim is None or time.monotonic() < self._next_trim:
             return
         self._next_trim = time.monotonic() + TRIM_EVERY_S
-        for topic in SINK_TOPICS:
-            trim(topic, now=datetime.now(UTC), behind_group=GROUP)
+        for topic in with_dead_letters().values():
+            trim(topic, now=self._clock(), behind=AWAITED.get(topic.name, ()))
 
     def _measure_lag(self, consumer: Consumer) -> None:
         lag: dict[str, int] = {t.name: 0 for t in SINK_TOPICS}

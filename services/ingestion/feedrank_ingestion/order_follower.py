@@ -94,6 +94,8 @@ class OrderFollower:
                     reporter,
                     self._bus.consumer([USER_CHANGES], group=LAKE_GROUP, member=member) as consumer,
                 ):
+                    # Tombstones of two keys in one lake would be right under neither.
+                    self._eraser.take_key()
                     forgetting = BusEraser(
                         self._bus, reporter, self._eraser.subjects, clock=self._clock
                     )

@@ -31,7 +31,7 @@ from feedrank_core.contracts.items import ClientItem, ItemBody, withdrawal
 from feedrank_core.contracts.topics import ITEMS
 from feedrank_core.contracts.users import ClientUser, UserBody
 from feedrank_core.runtime.bus import BusUnavailableError, Outgoing
-from feedrank_core.runtime.http import PROBLEM_TYPE, RETRY_AFTER_S, problem
+from feedrank_core.runtime.http import PROBLEM_TYPE, RETRY_AFTER_S, SlowBodyError, problem
 from feedrank_core.runtime.metrics import Metrics
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
@@ -68,7 +68,7 @@ _RETRY_AFTER = {
 }
 TURNED_AWAY: dict[int | str, dict[str, Any]] = {
     429: {
-        "description": "More waits for the bus than may; nothing was looked at. Send it again.",
+        "description": "More is being read or waits for the bus than may. Send it again.",
         "content": _PROBLEM,
         "headers": _RETRY_AFTER,
     },
@@ -81,6 +81,7 @@ TURNED_AWAY: dict[int | str, dict[str, Any]] = {
 """The answers to whatever would be held on the bus and is not."""
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The body is no JSON.", "content": _PROBLEM},
+    408: {"description": "The body did not arrive in time.", "content": _PROBLEM},
     413: {"description": "The body is larger than 1 MiB.", "content": _PROBLEM},
     422: {"description": "The body or the path is of another shape.", "content": _PROBLEM},
 } | TURNED_AWAY
@@ -140,7 +141,7 @@ class Door:
 
     @asynccontextmanager
     async def _room_for(self, request: Request) -> AsyncIterator[None]:
-        # Asked before the body is read: what is not read does not wait in our memory.
+        # Asked before the body is read: what has no room is never held in memory.
         length = request.headers.get("content-length", "")
         try:
             with self._admission.room_for(int(length) if length.isdigit() else MAX_BODY_BYTES):
@@ -148,7 +149,10 @@ class Door:
         except OverCapacityError:
             self._metrics.counter("turned_away_total").labels("capacity").inc()
             async for _ in request.stream():
-                pass  # an answer amid the body would cost the client its connection
+                pass  # dropped: an answer amid the body would cost the client its connection
+            raise
+        except SlowBodyError:
+            self._metrics.counter("turned_away_total").labels("slow").inc()
             raise
         except BusUnavailableError:
             self._metrics.counter("turned_away_total").labels("bus").inc()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from feedrank_core.runtime.http import MAX_BODY_S
 from feedrank_core.runtime.settings import (
     INGESTION_PORT,
     LAKE_SINK_PORT,
@@ -23,6 +24,8 @@ class Settings(InstallationSettings):
     """Probes and metrics of the lake sink."""
     intake_waiting_bytes: int = Field(default=MAX_WAITING_BYTES, ge=1)
     """Unanswered requests beyond this are told to come back, by 429."""
+    intake_body_seconds: float = Field(default=MAX_BODY_S, gt=0)
+    """A body that takes longer to arrive is refused, by 408, so that no room is held for ever."""
     lake_sink_rows: int = Field(default=20_000, ge=1)
     """Rows of one poll: what the sink holds in memory and appends at most."""
     lake_sink_seconds: float = Field(default=2.0, gt=0)

@@ -21,6 +21,7 @@ from feedrank_ingestion.routes import TURNED_AWAY, PathId
 _PROBLEM = {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _HOLDS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The body is no JSON.", "content": _PROBLEM},
+    408: {"description": "The body did not arrive in time.", "content": _PROBLEM},
     413: {"description": "The body is larger than 1 MiB.", "content": _PROBLEM},
 } | TURNED_AWAY
 _TAKES_MERGE = {

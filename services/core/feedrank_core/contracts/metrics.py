@@ -56,11 +56,12 @@ def _histogram(
 METRICS: tuple[MetricSpec, ...] = (
     _counter("ingestion", "accepted_total", "Records the bus took.", "topic"),
     _counter("ingestion", "rejected_total", "Records refused at the door.", "kind", "reason"),
-    _counter("ingestion", "turned_away_total", "Requests answered 429 or 503.", "reason"),
+    _counter("ingestion", "turned_away_total", "Requests answered 408, 429 or 503.", "reason"),
     _gauge("ingestion", "waiting_bytes", "Bodies of the requests not yet answered."),
     _histogram("ingestion", "publish_seconds", "Time to hold one request on the bus."),
     _counter("ingestion", "sink_rows_total", "Rows added to the lake.", "topic"),
     _counter("ingestion", "sink_rejected_total", "Records sent to the dead letters.", "topic"),
+    _counter("ingestion", "sink_lost_total", "Records gone before the lake had them.", "topic"),
     _counter("ingestion", "sink_failures_total", "Batches that the lake or bus refused at first."),
     _gauge("ingestion", "sink_lag_records", "Records on the bus and not in the lake.", "topic"),
     _counter("ingestion", "user_changes_total", "Orders that the lake has settled.", "kind"),

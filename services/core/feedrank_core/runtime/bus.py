@@ -104,7 +104,10 @@ class Consumer(Protocol):
         ...
 
     def seek(self, partition: int, offset: int, *, topic: str) -> None:
-        """Continue this partition at `offset`: sinks that keep their own position call it."""
+        """Continue this partition at `offset`: sinks that keep their own position call it.
+
+        It holds whenever the partition is given to this member anew, moved on by its commits.
+        """
         ...
 
     def lag(self) -> Mapping[tuple[str, int], int]:

@@ -93,36 +93,39 @@ class KafkaConsumer:
 
     def commit(self, records: Sequence[Record]) -> None:
         """Store the position behind these records. Raises: LeaseLostError, BusUnavailableError."""
-        ends: dict[Any, int] = {}
+        read: dict[Any, int] = {}
         for record in records:
             place = self._place(record.topic, record.partition)
-            ends[place] = max(ends.get(place, 0), record.offset + 1)
-        if not ends:
+            read[place] = max(read.get(place, 0), record.offset + 1)
+        if not read:
             return
-        lost = ends.keys() - self._client.assignment()
+        lost = read.keys() - self._client.assignment()
         if lost:
             raise LeaseLostError(self._lost(lost))
         with self._connection.translated():
             # Sent even where it moves nothing: only the broker knows whether we still read there.
-            ends = {place: max(end, self._position(place)) for place, end in ends.items()}
+            ends = {place: max(end, self._position(place)) for place, end in read.items()}
             noted = {place: OffsetAndMetadata(end, "", -1) for place, end in ends.items()}
             try:
                 self._client.commit(noted, timeout_ms=self._connection.timeout_ms)
             except LOST as error:
                 raise LeaseLostError(self._lost(ends)) from error
         self._committed |= ends
+        for place, end in read.items():
+            held = (self._ours[place.topic], place.partition)
+            if held in self._sought:
+                self._sought[held] = end
 
     def dead_letter(self, record: Record, reason: str) -> None:
         """Publish the record to its topic's `-dlq` twin."""
         publish_dead_letter(self._publisher, record, reason, refused_by=self._group)
 
     def seek(self, partition: int, offset: int, *, topic: str) -> None:
-        """Continue at `offset`, now or as soon as the partition is held."""
+        """Continue at `offset`, now and whenever the partition is held anew."""
         place = self._place(topic, partition)
+        self._sought[topic, partition] = offset
         if place in self._client.assignment():
             self._client.seek(place, offset)
-        else:
-            self._sought[topic, partition] = offset
 
     def lag(self) -> Mapping[Held, int]:
         """Records not yet committed of the partitions held."""
@@ -144,7 +147,7 @@ class KafkaConsumer:
         """Start where a sink asked to. What was committed is asked anew: others may have read."""
         for place in assigned:
             self._committed.pop(place, None)
-            sought = self._sought.pop((self._ours[place.topic], place.partition), None)
+            sought = self._sought.get((self._ours[place.topic], place.partition))
             if sought is not None:
                 self._client.seek(place, sought)
 

@@ -182,6 +182,8 @@ class MemoryConsumer:
                     continue
                 stored = self._state.positions.get(key, 0)
                 self._state.positions[key] = max(stored, record.offset + 1)
+                if held in self._sought:
+                    self._sought[held] = record.offset + 1
         if lost:
             raise LeaseLostError(f"{self._token} of {self._group} no longer reads {sorted(lost)}")
 
@@ -190,9 +192,11 @@ class MemoryConsumer:
         publish_dead_letter(MemoryPublisher(self._state), record, reason, refused_by=self._group)
 
     def seek(self, partition: int, offset: int, *, topic: str) -> None:
-        """Continue at `offset`, now or as soon as the partition is held."""
+        """Continue at `offset`, now and whenever the partition is held anew."""
         held = (topic, partition)
-        (self._following if held in self._following else self._sought)[held] = offset
+        self._sought[held] = offset
+        if held in self._following:
+            self._following[held] = offset
 
     def lag(self) -> Mapping[Held, int]:
         """Records not yet committed of the partitions held."""
@@ -240,7 +244,7 @@ class MemoryConsumer:
             self._state.leases[self._group, topic, p] = (self._token, until)
             stored = self._state.positions.get((self._group, topic, p), 0)
             known = self._following.get((topic, p)) if p in mine else None
-            fresh = self._sought.pop((topic, p), stored)
+            fresh = self._sought.get((topic, p), stored)
             taken[topic, p] = fresh if known is None else known
         return taken
 

@@ -5,7 +5,7 @@ For one machine without Java. The server must be durable (`valkey_command(Role.B
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, cast
@@ -19,18 +19,16 @@ from feedrank_core.runtime.bus import Outgoing, Record, partition_of, require_pa
 from feedrank_core.runtime.bus_redis_consumer import RedisConsumer
 from feedrank_core.runtime.bus_redis_streams import (
     connect,
-    entry_id,
-    offset_of,
+    first_record,
     snapshot,
     tail,
-    to_record,
     translated,
+    trim_stream,
 )
 
 LEASE_S = 15.0
 CHUNK_RECORDS = 1000
 """Records a script call: keeps the server's other clients waiting for about 2 ms at most."""
-LAKE_SINK_GROUP = "lake_sink"
 
 
 class RedisPublisher:
@@ -152,25 +150,20 @@ class RedisBus:
         with translated(self._url):
             self._client.ping()
 
-    def trim(self, topic: Topic, *, now: datetime, behind_group: str = LAKE_SINK_GROUP) -> int:
-        """Drop records past the topic's retention that `behind_group` has committed.
+    def trim(self, topic: Topic, *, now: datetime, behind: Collection[str]) -> int:
+        """Drop records past the topic's retention that each group of `behind` has committed.
 
-        Returns how many went. The newest record of a partition stays.
+        Returns how many went. Of a compacted topic the last of each key stays, as its snapshot.
+        Raises: BusUnavailableError.
         """
+        ends = self.end_offsets(topic)
+        for group in behind:
+            committed = self.committed(topic, group=group)
+            ends = {p: min(end, committed[p]) for p, end in ends.items()}
         cutoff = now - topic.retention
-        committed = self.committed(topic, group=behind_group)
         with translated(self._url):
             return sum(
-                cast(
-                    int,
-                    self._client.xtrim(
-                        scripts.stream_key(topic.name, p),
-                        minid=entry_id(self._first_kept(topic, p, end, cutoff)),
-                        approximate=False,
-                    ),
-                )
-                for p, end in committed.items()
-                if end > 0
+                trim_stream(self._client, topic.name, p, end, cutoff) for p, end in ends.items()
             )
 
     def erase(
@@ -205,22 +198,10 @@ class RedisBus:
         """Release the bus's own connections."""
         self._client.close()
 
-    def _first_kept(self, topic: Topic, partition: int, end: int, cutoff: datetime) -> int:
-        key = scripts.stream_key(topic.name, partition)
-        low, high = 0, end
-        while low < high:
-            middle = (low + high) // 2
-            page = cast(list, self._client.xrange(key, min=entry_id(middle), count=1))
-            if page and to_record(topic.name, partition, *page[0]).published_at >= cutoff:
-                high = middle
-            else:
-                low = middle + 1
-        return min(low, end)
-
-    @staticmethod
-    def _is_trimmed(client: redis.Redis, topic: Topic, position: Mapping[int, int]) -> bool:
+    def _is_trimmed(self, client: redis.Redis, topic: Topic, position: Mapping[int, int]) -> bool:
+        ends = self.end_offsets(topic)
         for p, offset in position.items():
-            first = cast(list, client.xrange(scripts.stream_key(topic.name, p), count=1))
-            if first and offset_of(first[0][0]) > offset:
+            first = first_record(client, topic.name, p)
+            if (first.offset if first else ends[p]) > offset:
                 return True
         return False

@@ -88,18 +88,20 @@ class RedisConsumer:
                 raise LeaseLostError(
                     f"{self._member} of {self._group} no longer reads {topic}/{sorted(lost)}"
                 )
+            for partition, offset in offsets.items():
+                if (topic, partition) in self._sought:
+                    self._sought[topic, partition] = offset
 
     def dead_letter(self, record: Record, reason: str) -> None:
         """Publish the record to its topic's `-dlq` twin."""
         publish_dead_letter(self._publisher, record, reason, refused_by=self._group)
 
     def seek(self, partition: int, offset: int, *, topic: str) -> None:
-        """Continue at `offset`, now or as soon as the partition is held."""
+        """Continue at `offset`, now and whenever the partition is held anew."""
         held = (topic, partition)
+        self._sought[held] = offset
         if held in self._following:
             self._following[held] = offset
-        else:
-            self._sought[held] = offset
 
     def lag(self) -> Mapping[Held, int]:
         """Records not yet committed of the partitions held."""
@@ -159,7 +161,7 @@ class RedisConsumer:
             for partition, is_new, stored in cast(list, answer):
                 key = (topic.name, partition)
                 known = None if is_new else self._following.get(key)
-                held[key] = self._sought.pop(key, int(stored)) if known is None else known
+                held[key] = self._sought.get(key, int(stored)) if known is None else known
         self._following = held
         self._renewed_at = now
 

@@ -83,6 +83,30 @@ def _moment(ms: bytes) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(ms))
 
 
+def first_record(client: redis.Redis, topic: str, partition: int, start: int = 0) -> Record | None:
+    """The partition's first record from an offset on."""
+    key = scripts.stream_key(topic, partition)
+    page = cast(list, client.xrange(key, min=entry_id(start), count=1))
+    return to_record(topic, partition, *page[0]) if page else None
+
+
+def trim_stream(client: redis.Redis, topic: str, partition: int, end: int, cutoff: datetime) -> int:
+    """Drop the partition's records before `end` and `cutoff`; how many went."""
+    first = first_record(client, topic, partition)
+    if first is None or first.published_at >= cutoff:
+        return 0
+    low, high = first.offset + 1, end
+    while low < high:
+        middle = (low + high) // 2
+        found = first_record(client, topic, partition, middle)
+        if found and found.published_at >= cutoff:
+            high = middle
+        else:
+            low = middle + 1
+    stream, kept = scripts.stream_key(topic, partition), entry_id(min(low, end))
+    return cast(int, client.xtrim(stream, minid=kept, approximate=False))
+
+
 def snapshot(client: redis.Redis, topic: Topic) -> Iterator[Record]:
     """The last record of each key of a compacted topic."""
     for key, packed in client.hscan_iter(scripts.latest_key(topic.name), count=PAGE_RECORDS):

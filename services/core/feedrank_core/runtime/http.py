@@ -6,6 +6,7 @@ differs between them.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
@@ -24,6 +25,8 @@ from feedrank_core.runtime.metrics import EXPOSITION_TYPE, Metrics
 from feedrank_core.runtime.problems import PROBLEM_TYPE, problem_body, readiness, sendable
 
 RETRY_AFTER_S = "1"
+MAX_BODY_S = 10.0
+"""The largest body by a line of 1 Mbit/s."""
 
 Ready = Callable[[], Awaitable[str | None]]
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
@@ -59,6 +62,7 @@ def create_app(
     public: bool,
     lifespan: Lifespan | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
+    max_body_s: float = MAX_BODY_S,
 ) -> FastAPI:
     """An application that answers probes and metrics and whose every error is a problem.
 
@@ -73,7 +77,7 @@ def create_app(
         openapi_url="/openapi.json" if public else None,
         responses={422: {"model": Problem, "content": {PROBLEM_TYPE: {}}}} if public else None,
     )
-    app.add_middleware(BodyLimit, max_body_bytes=max_body_bytes)
+    app.add_middleware(BodyLimit, max_body_bytes=max_body_bytes, max_body_s=max_body_s)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(BusUnavailableError, _on_bus_unavailable)
@@ -108,12 +112,24 @@ def field_of(location: Sequence[str | int]) -> str:
     return ".".join(str(part) for part in location[1:] or ("body",)) if not is_syntax else "body"
 
 
-class BodyLimit:
-    """Refuses a larger body with a problem, by its declared length or while it is read."""
+class SlowBodyError(HTTPException):
+    """The body did not arrive in time; what was asked is not done and the connection ends."""
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, max_body_s: float) -> None:
+        detail = f"the body did not arrive within {max_body_s:g} s"
+        super().__init__(HTTPStatus.REQUEST_TIMEOUT, detail, headers={"Connection": "close"})
+
+
+class BodyLimit:
+    """Refuses a larger body with a problem, by its declared length or while it is read.
+
+    A body that is not there `max_body_s` after the service began to read it is refused too.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int, max_body_s: float) -> None:
         self.app = app
         self.max_body_bytes = max_body_bytes
+        self.max_body_s = max_body_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -124,11 +140,20 @@ class BodyLimit:
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
             await _refusal(status, self._detail)(scope, receive, send)
             return
-        num_read = 0
+        num_read, is_whole = 0, False
+        deadline: float | None = None
 
         async def limited() -> Message:
-            nonlocal num_read
-            message = await receive()
+            nonlocal num_read, is_whole, deadline
+            if is_whole:
+                return await receive()
+            deadline = deadline or asyncio.get_running_loop().time() + self.max_body_s
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise SlowBodyError(self.max_body_s) from None
+            is_whole = not message.get("more_body", False)
             num_read += len(message.get("body", b""))
             if num_read > self.max_body_bytes:
                 raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._detail)
@@ -172,6 +197,7 @@ _REMEDIES: dict[int, str] = {
     403: "use a key that has the scope of this call",
     404: "check the path against /openapi.json",
     405: "check the method against /openapi.json",
+    408: "send the same request again, by a faster line or in smaller parts",
     413: "send fewer records a request",
     415: "send `Content-Type: application/json`",
     503: "send the request again in a moment",

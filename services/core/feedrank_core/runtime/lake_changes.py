@@ -22,6 +22,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from feedrank_core.contracts.user_changes import ChangeKind
+from feedrank_core.runtime.lake_errors import WrongKeyError
 from feedrank_core.runtime.lake_schema import TIMESTAMP, USER_CHANGES, USER_CHANGES_SCHEMA
 from feedrank_core.runtime.subjects import Subjects
 
@@ -38,10 +39,6 @@ class Progress(StrEnum):
     SETTLED = "settled"
     """The rows are gone; files that held them lie about for readers that are not done."""
     DONE = "done"
-
-
-class WrongKeyError(ValueError):
-    """The tombstones were made with another key and would match nobody."""
 
 
 class Tombstones:
@@ -116,12 +113,7 @@ class ChangeBook:
         if table is None or table.version() == self._version:
             return False
         rows = self.rows()
-        subjects = Subjects.of_lake(self._root)
-        if any(row["key_id"] != subjects.key_id for row in rows):
-            raise WrongKeyError(
-                f"the tombstones of the lake {self._root} were made with another key; restore the"
-                " lake's erasure.key from its backup"
-            )
+        subjects = self._of_the_key(rows)
         erased_at: dict[str, datetime] = {}
         for row in rows:
             if row["kind"] == ChangeKind.ERASE:
@@ -130,6 +122,10 @@ class ChangeBook:
         self._tombstones = Tombstones(subjects, erased_at)
         self._version = table.version()
         return True
+
+    def subjects(self) -> Subjects:
+        """Of the lake's key as it is now. Raises: WrongKeyError."""
+        return self._of_the_key(self.rows())
 
     @property
     def tombstones(self) -> Tombstones:
@@ -176,3 +172,12 @@ class ChangeBook:
                 continue
             return
         raise OSError(f"{self._root / USER_CHANGES}: others wrote {_ATTEMPTS} times in a row")
+
+    def _of_the_key(self, rows: Sequence[Mapping[str, Any]]) -> Subjects:
+        subjects = Subjects.of_lake(self._root)
+        if any(row["key_id"] != subjects.key_id for row in rows):
+            raise WrongKeyError(
+                f"the tombstones of the lake {self._root} were made with another key; restore the"
+                " lake's erasure.key from its backup"
+            )
+        return subjects

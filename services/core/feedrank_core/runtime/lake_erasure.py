@@ -42,6 +42,11 @@ class LakeEraser:
         self.subjects = Subjects.of_lake(lake.root)
         self._grace = grace
 
+    def take_key(self) -> None:
+        """Go on with the lake's key as it is now. Raises: WrongKeyError, where it was lost."""
+        with self._translated():
+            self.subjects = self._book.subjects()
+
     def apply(self, changes: Sequence[UserChange]) -> None:
         """Refuse what comes from before each order, and hide what is there. In their order."""
         with self._translated():

@@ -13,3 +13,7 @@ class LakeError(RuntimeError):
     def __init__(self, message: str) -> None:
         # Delta's messages bring colours and lines of their own; ours go to logs and probes.
         super().__init__(" ".join(_COLOUR.sub("", message).split()))
+
+
+class WrongKeyError(LakeError):
+    """The tombstones were made with another key and would match nobody."""
