@@ -128,8 +128,8 @@ def _fill(state, num_users: int, seed: int) -> None:
                 Action(int(now_s * 1e6) + n, event, int(items[n]), n % len(ACTIONS))
                 for n, event in enumerate(ids)
             ]
-            state.histories.put(user, pack(actions))
-            state.seen.put(user, items.tobytes())
+            state.histories.put(state.reader, user, pack(actions))
+            state.seen.put(state.reader, user, items.tobytes())
         state.checkpoint(now_s=now_s)
 
 
