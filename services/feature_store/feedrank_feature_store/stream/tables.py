@@ -6,7 +6,6 @@ Until then nothing of it is on disk, so that a crash falls back to the last tran
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 
@@ -19,7 +18,8 @@ from feedrank_feature_store.stream.counting import NEVER_US, NUM_COLUMNS
 FIRST_ROWS = 1024
 MAX_BYTES = 200_000_000
 """What stays in memory between transactions, a table."""
-_HEAD_BYTES = (1 + NUM_COLUMNS) * 8
+_COUNTED = 1 + NUM_COLUMNS
+"""Numbers at the head of an entity's value: its instant and counters. Sizes of parts follow."""
 
 
 class PackedTable:
@@ -84,7 +84,8 @@ class CounterTable:
     """Decayed counters by key, as rows of arrays that `counting.fold` works on.
 
     What else is written with the counters of an entity is one of its `parts`, and one value with
-    them below: whatever happens to an entity then changes one page of the tree (decision 12).
+    them below: whatever happens to an entity then changes one page of the tree (decision 12). A
+    value is a head of 8-byte numbers, the parts, and the entity's id.
     Shapes: value (capacity, columns) float64, at_us (capacity,) int64.
     """
 
@@ -94,7 +95,7 @@ class CounterTable:
         self.at_us = np.full(FIRST_ROWS, NEVER_US)
         self.names: list[str] = []
         self.parts = tuple(Part(self) for _ in range(num_parts))
-        self._sizes = struct.Struct(f"<{num_parts}I")
+        self._head_columns = _COUNTED + num_parts
         self._row_of: dict[bytes, int] = {}
         self._changed: set[int] = set()
         self._num_bytes = 0
@@ -104,16 +105,19 @@ class CounterTable:
         self._let_go()
         absent = sorted({key for key in keys if key not in self._row_of})
         found = rows.get_many(reader, self.db, absent)
-        place = self._add(found)
-        heads = np.frombuffer(b"".join(p[:_HEAD_BYTES] for p in found.values()), np.int64)
-        heads = heads.reshape(len(found), 1 + NUM_COLUMNS)
-        self.at_us[place], self.value[place] = heads[:, 0], heads[:, 1:].view(np.float64)
-        for packed in found.values():
-            *parts, name = self._unpack_tail(packed)
-            self.names.append(name.decode())
-            for part, value in zip(self.parts, parts, strict=True):
-                part.values.append(value)
-            self._num_bytes += len(packed)
+        place, packed = self._add(found), list(found.values())
+        head_bytes = self._head_columns * 8
+        heads = np.frombuffer(b"".join([one[:head_bytes] for one in packed]), np.int64)
+        heads = heads.reshape(len(packed), self._head_columns)
+        self.at_us[place] = heads[:, 0]
+        self.value[place] = heads[:, 1:_COUNTED].view(np.float64)
+        starts = [head_bytes] * len(packed)
+        all_ends = (head_bytes + np.cumsum(heads[:, _COUNTED:], axis=1)).T.tolist()
+        for part, ends in zip(self.parts, all_ends, strict=True):
+            part.values += [one[a:b] for one, a, b in zip(packed, starts, ends, strict=True)]
+            starts = ends
+        self.names += [one[a:].decode() for one, a in zip(packed, starts, strict=True)]
+        self._num_bytes += sum(map(len, packed))
 
     def places(
         self, reader: lmdb.Transaction, keys: Sequence[bytes], names: Sequence[str]
@@ -126,7 +130,7 @@ class CounterTable:
         self.names += new.values()
         for part in self.parts:
             part.values += [b""] * len(new)
-        self._num_bytes += len(new) * _HEAD_BYTES
+        self._num_bytes += len(new) * self._head_columns * 8
         return np.fromiter((self._row_of[key] for key in keys), np.int64, len(keys))
 
     def row(self, reader: lmdb.Transaction, key: bytes) -> int | None:
@@ -173,14 +177,17 @@ class CounterTable:
         keys = list(self._row_of)
         changed = sorted(self._changed, key=keys.__getitem__)
         at_us, value = self.at_us[changed], self.value[changed]
-        heads = np.concatenate([at_us[:, None], value.view(np.int64)], axis=1).tobytes()
-        puts = []
+        sizes = np.array([len(p.values[row]) for row in changed for p in self.parts], np.int64)
+        sizes = sizes.reshape(len(changed), len(self.parts))
+        heads = np.concatenate([at_us[:, None], value.view(np.int64), sizes], axis=1).tobytes()
+        head_bytes, puts = self._head_columns * 8, []
         for n, row in enumerate(changed):
             if at_us[n] == NEVER_US:
                 writer.delete(keys[row], db=self.db)
             else:
-                head = heads[n * _HEAD_BYTES : (n + 1) * _HEAD_BYTES]
-                puts.append((keys[row], head + self._pack_tail(row)))
+                head = heads[n * head_bytes : (n + 1) * head_bytes]
+                parts = [part.values[row] for part in self.parts]
+                puts.append((keys[row], b"".join((head, *parts, self.names[row].encode()))))
         writer.cursor(self.db).putmulti(puts)
 
     def saved(self) -> None:
@@ -210,18 +217,6 @@ class CounterTable:
             self.value = np.concatenate([self.value, np.zeros_like(self.value)])
             self.at_us = np.concatenate([self.at_us, np.full_like(self.at_us, NEVER_US)])
         return slice(start, end)
-
-    def _pack_tail(self, row: int) -> bytes:
-        parts = [part.values[row] for part in self.parts]
-        return b"".join((self._sizes.pack(*map(len, parts)), *parts, self.names[row].encode()))
-
-    def _unpack_tail(self, packed: bytes) -> list[bytes]:
-        """The parts, and the entity's id."""
-        start, found = _HEAD_BYTES + self._sizes.size, []
-        for size in self._sizes.unpack_from(packed, _HEAD_BYTES):
-            found.append(packed[start : start + size])
-            start += size
-        return [*found, packed[start:]]
 
 
 class Part:
