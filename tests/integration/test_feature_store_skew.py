@@ -186,7 +186,7 @@ def test_an_event_that_the_stream_counted_twice_is_named(settings):
 def test_a_reader_whom_only_one_engine_knows_is_told(settings):
     both(settings, drawn_log(random.Random(1), 300))
     change(settings, lambda state: state.profiles.put(user_key("u1"), b""))
-    change(settings, lambda state: state.histories.put(user_key("u1"), b""))
+    change(settings, lambda state: state.histories.put(state.reader, user_key("u1"), b""))
     comparison = audited(settings)
     assert {d.entity for d in comparison.told} == {"u1"}
     assert "hist_item_key" in {d.feature for d in comparison.told}

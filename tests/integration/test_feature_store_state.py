@@ -8,7 +8,7 @@ from feedrank_core.contracts.events import Interaction, InteractionType
 from feedrank_core.runtime.bus import Record
 from feedrank_core.runtime.lake_changes import Tombstones
 from feedrank_core.runtime.subjects import Subjects
-from feedrank_feature_store.stream import histories
+from feedrank_feature_store.stream import histories, tables
 from feedrank_feature_store.stream.erasing import erase, merge
 from feedrank_feature_store.stream.folding import Folder
 from feedrank_feature_store.stream.inputs import from_records, microseconds
@@ -20,7 +20,7 @@ from feedrank_feature_store.stream.state import (
     only_one,
     user_key,
 )
-from stream_checks import assert_equals, assert_lists_equal
+from stream_checks import assert_equals, assert_lists_equal, item_keys
 from stream_world import START, TOPIC_OF, an_item, drawn_log, plainly
 
 NOW_S = START.timestamp()
@@ -59,7 +59,11 @@ def fold_all(state: State, messages: list) -> int:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_batches_and_restarts_at_any_place_equal_the_plain_fold(opened, seed):
+@pytest.mark.parametrize("held_bytes", [tables.MAX_BYTES, 0])
+def test_batches_and_restarts_at_any_place_equal_the_plain_fold(
+    opened, seed, held_bytes, monkeypatch
+):
+    monkeypatch.setattr(tables, "MAX_BYTES", held_bytes)
     rng = random.Random(seed)
     log = drawn_log(rng, 600)
     state, start = opened(), 0
@@ -179,6 +183,7 @@ def test_an_erased_reader_is_gone_and_a_replay_does_not_bring_them_back(opened, 
     assert not user_is_held(again, "u1")
     later = view("back", START + timedelta(days=40), 1.0).model_copy(update={"user_id": "u1"})
     assert fold_all(again, [later]) == 1
+    assert len(item_keys(again.seen.get(again.reader, user_key("u1")))) == 1
     assert user_is_held(again, "u1")
 
 

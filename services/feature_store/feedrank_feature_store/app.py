@@ -25,7 +25,7 @@ from feedrank_core.runtime.subjects import Subjects
 
 from feedrank_feature_store.adapters.feast_online import FeastOnline
 from feedrank_feature_store.batch_engine import batch_engine
-from feedrank_feature_store.consumer import GROUP, PAUSE_S, StreamFollower
+from feedrank_feature_store.consumer import GROUP, PAUSE_S, StreamFollower, collect_seldom
 from feedrank_feature_store.differences import Comparison
 from feedrank_feature_store.erasure.follower import OrderFollower
 from feedrank_feature_store.erasure.table_rows import ErasedSince, only_writer
@@ -126,6 +126,7 @@ def follow(settings: Settings) -> None:
     stopping = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
+    collect_seldom()
     metrics = Metrics("feature_store")
     stream = Stream(settings, metrics)
     with (

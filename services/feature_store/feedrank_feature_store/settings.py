@@ -18,7 +18,7 @@ class Settings(InstallationSettings):
     """Probes and metrics."""
     max_records: int = Field(default=5_000, ge=1, le=100_000)
     """Events of one poll: what the stream holds in memory at most."""
-    checkpoint_s: float = Field(default=2.0, gt=0, le=60)
+    checkpoint_s: float = Field(default=5.0, gt=0, le=60)
     """How often the state is saved: what a crash makes be read again at most."""
     item_stats_every_s: float = Field(default=5.0, gt=0)
     """How often items that changed are published."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, cast
 
 import redis
@@ -79,6 +80,7 @@ def to_record(topic: str, partition: int, entry: bytes, fields: Fields) -> Recor
     )
 
 
+@lru_cache(maxsize=1024)
 def _moment(ms: bytes) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(ms))
 

@@ -38,17 +38,7 @@ def merge(state: State, from_user: str, into_user: str, at_us: int) -> None:
     if max(counted_us, held_us) != NEVER_US:
         both, both_us = merged(held, held_us, counters, counted_us)
         state.users.put(reader, target, into_user, both, both_us)
-    actions = histories.unpack(state.histories.get(reader, source))
-    history = state.histories.get(reader, target)
-    state.histories.put(target, histories.extend(history, actions, limit=HISTORY_LENGTH))
-    for table, limit in (
-        (state.seen, SEEN_LENGTH),
-        (state.hidden, SEEN_LENGTH),
-        (state.followed, FOLLOWED_LENGTH),
-    ):
-        # What the known reader did last stays newest.
-        keys = key_lists.merge(table.get(reader, source), table.get(reader, target), limit=limit)
-        table.put(target, keys)
+        _merge_parts(state, source, target)
     profile = unpack_profile(state.profiles.get(reader, source))
     if profile is not None and not state.profiles.get(reader, target):
         state.profiles.put(target, pack_profile(profile.named(into_user)))
@@ -57,11 +47,24 @@ def merge(state: State, from_user: str, into_user: str, at_us: int) -> None:
     state.waiting_users.mark(target, at_us, Changed.ALL)
 
 
+def _merge_parts(state: State, source: bytes, target: bytes) -> None:
+    reader = state.reader
+    actions = histories.unpack(state.histories.get(reader, source))
+    history = state.histories.get(reader, target)
+    both = histories.extend(history, actions, limit=HISTORY_LENGTH)
+    state.histories.put(reader, target, both)
+    for part, limit in (
+        (state.seen, SEEN_LENGTH),
+        (state.hidden, SEEN_LENGTH),
+        (state.followed, FOLLOWED_LENGTH),
+    ):
+        # What the known reader did last stays newest.
+        keys = key_lists.merge(part.get(reader, source), part.get(reader, target), limit=limit)
+        part.put(reader, target, keys)
+
+
 def _drop(state: State, user_id: str) -> None:
-    key, reader = user_key(user_id), state.reader
-    if state.users.find(reader, key) is not None:
-        nothing, never, _ = NOTHING_COUNTED
-        state.users.put(reader, key, user_id, nothing, never)
-    for table in (state.histories, state.profiles, state.seen, state.hidden, state.followed):
-        table.put(key, b"")
+    key = user_key(user_id)
+    state.users.remove(state.reader, key)
+    state.profiles.put(key, b"")
     state.waiting_users.forget(key)

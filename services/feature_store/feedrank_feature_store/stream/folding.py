@@ -39,7 +39,7 @@ from feedrank_feature_store.stream.outbox import Changed, Outbox
 from feedrank_feature_store.stream.profile_state import Profile, newest, unpack_profile
 from feedrank_feature_store.stream.remembered import ParkedView, event_hash
 from feedrank_feature_store.stream.state import State, user_key
-from feedrank_feature_store.stream.tables import CounterTable, PackedTable
+from feedrank_feature_store.stream.tables import CounterTable
 
 _VIEW = ACTION_CODE[InteractionType.VIEW]
 _HIDING = (ACTION_CODE[InteractionType.HIDE], ACTION_CODE[InteractionType.REPORT])
@@ -124,8 +124,8 @@ class Folder:
 
     def _count(self, batch: Batch) -> None:
         engaged_E = self._engaged(batch)
-        self._count_entities(batch, engaged_E)
-        self._list_keys(batch)
+        row_U = self._count_entities(batch, engaged_E)
+        self._list_keys(batch, row_U)
         engagements = []
         for n in np.flatnonzero(engaged_E).tolist():
             key = batch.items[batch.item_E[n]]
@@ -150,7 +150,8 @@ class Folder:
                 state.parked.park(key, ParkedView(*ids, at_us, dwell_s))
         return engaged_E
 
-    def _count_entities(self, batch: Batch, engaged_E: np.ndarray) -> None:
+    def _count_entities(self, batch: Batch, engaged_E: np.ndarray) -> np.ndarray:
+        """Move the counters of readers and items; the readers' rows. Shapes: (U,) int64."""
         dwelt_E = batch.dwell_s_E != 0
         event_M = np.concatenate(
             [np.arange(len(batch.events)), np.flatnonzero(engaged_E), np.flatnonzero(dwelt_E)]
@@ -174,6 +175,7 @@ class Folder:
             (state.items, items[batch.item_E[event_M]]),
         ):
             self._move(table, Moves(row_M, counter_M, amount_M, at_us_M))
+        return users
 
     def _mark(self, batch: Batch, is_new_U: np.ndarray) -> None:
         """Who must be shown anew, and since when."""
@@ -193,30 +195,23 @@ class Folder:
         fold(table.value, table.at_us, moves)
         table.touch(moves.row)
 
-    def _list_keys(self, batch: Batch) -> None:
+    def _list_keys(self, batch: Batch, row_U: np.ndarray) -> None:
         """What each reader has seen, hidden and followed, in the order of the log."""
         state = self._state
         every_E = np.arange(len(batch.events))
         hiding_E = np.flatnonzero(np.isin(batch.code_E, _HIDING))
         following_E = np.flatnonzero(batch.code_E == _FOLLOW)
-        for table, events, limit in (
+        for part, events, limit in (
             (state.seen, every_E, SEEN_LENGTH),
             (state.hidden, hiding_E, SEEN_LENGTH),
             (state.followed, following_E, FOLLOWED_LENGTH),
         ):
             added: defaultdict[int, list[bytes]] = defaultdict(list)
-            users, items = batch.user_E[events].tolist(), batch.item_E[events].tolist()
-            for user, item in zip(users, items, strict=True):
-                added[user].append(batch.items[item])
-            self._extend_lists(table, {batch.users[u]: keys for u, keys in added.items()}, limit)
-
-    def _extend_lists(
-        self, table: PackedTable, added: dict[bytes, list[bytes]], limit: int
-    ) -> None:
-        reader = self._state.reader
-        table.load(reader, added)
-        for key, items in added.items():
-            table.put(key, key_lists.extend(table.get(reader, key), items, limit=limit))
+            of_E, items = row_U[batch.user_E[events]].tolist(), batch.item_E[events].tolist()
+            for row, item in zip(of_E, items, strict=True):
+                added[row].append(batch.items[item])
+            for row, keys in added.items():
+                part.set(row, key_lists.extend(part.values[row], keys, limit=limit))
 
     def _remember(self, engagements: Sequence[Engagement]) -> None:
         """Histories and trends."""
@@ -224,11 +219,10 @@ class Folder:
         by_user: defaultdict[bytes, list[Action]] = defaultdict(list)
         for one in engagements:
             by_user[one.user].append(one.action)
-        state.histories.load(state.reader, by_user)
         state.profiles.load(state.reader, by_user)
         for user, actions in by_user.items():
             held = state.histories.get(state.reader, user)
-            state.histories.put(user, histories.extend(held, actions))
+            state.histories.put(state.reader, user, histories.extend(held, actions))
             profile = unpack_profile(state.profiles.get(state.reader, user))
             segment = (profile or Profile("")).segment
             for action in actions:

@@ -43,7 +43,6 @@ class Outbox:
             key: _MARK.unpack(value) for key, value in rows.every(reader, db)
         }
         self._under_way: dict[bytes, Mark] = {}
-        self._committed = dict(self._waiting)
         self._touched: set[bytes] = set()
 
     def __len__(self) -> int:
@@ -56,8 +55,11 @@ class Outbox:
 
     def mark(self, key: bytes, since_us: int, what: int = Changed.COUNTERS) -> None:
         """This entity changed, by something that was accepted at `since_us`."""
-        self._waiting[key] = _both(self._waiting.get(key), (since_us, what))
-        self._touched.add(key)
+        held = self._waiting.get(key)
+        mark = _both(held, (since_us, what))
+        if mark != held:
+            self._waiting[key] = mark
+            self._touched.add(key)
 
     def take(self, limit: int) -> dict[bytes, Mark]:
         """Up to `limit` marks, the oldest first; until `done` or `again` they are under way."""
@@ -87,24 +89,18 @@ class Outbox:
         self._touched.add(key)
 
     def save(self, writer: lmdb.Transaction) -> None:
-        """Write the marks that are not as they were last committed, remove those that went."""
+        """Write the marks that changed, remove those that went."""
         puts = []
         for key in sorted(self._touched):
             mark = self._mark_of(key)
-            if mark is None and key in self._committed:
+            if mark is None:
                 writer.delete(key, db=self._db)
-            elif mark is not None and mark != self._committed.get(key):
+            else:
                 puts.append((key, _MARK.pack(*mark)))
         writer.cursor(self._db).putmulti(puts)
 
     def saved(self) -> None:
         """The save has been committed."""
-        for key in self._touched:
-            mark = self._mark_of(key)
-            if mark is None:
-                self._committed.pop(key, None)
-            else:
-                self._committed[key] = mark
         self._touched.clear()
 
     def _mark_of(self, key: bytes) -> Mark | None:

@@ -78,7 +78,7 @@ def gather(
 ) -> tuple[list[ReaderView], dict[int, ItemState | None]]:
     """The marked readers, and the items of their histories; those no more are left out."""
     reader = state.reader
-    for table in (state.histories, state.profiles, state.seen, state.hidden, state.followed):
+    for table in (state.users, state.profiles):
         table.load(reader, marks)
     views = []
     items: dict[int, ItemState | None] = {}

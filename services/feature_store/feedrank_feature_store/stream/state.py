@@ -25,7 +25,7 @@ from feedrank_feature_store.stream.remembered import EventIds, ParkedViews
 from feedrank_feature_store.stream.tables import CounterTable, PackedTable
 from feedrank_feature_store.stream.trending import Trending
 
-LAYOUT = 1
+LAYOUT = 2
 """Of what is packed in the state. A folder of another layout is built anew from the lake."""
 MAP_BYTES = 1 << 40
 """Address space, not memory or disk: what the file may grow to."""
@@ -76,17 +76,14 @@ class State:
             metasync=False,
             readonly=read_only,
         )
-        names = ["meta", "users", "items", "catalogue", "histories", "profiles", "seen", "hidden"]
-        names += ["followed", "trending", "waiting_users", "waiting_items"]
+        names = ["meta", "users", "items", "catalogue", "profiles", "trending"]
+        names += ["waiting_users", "waiting_items"]
         dbs = {name: self._env.open_db(name.encode(), create=not read_only) for name in names}
         self._meta_db = dbs["meta"]
         self.reader = self._env.begin()
-        self.users, self.items = CounterTable(dbs["users"]), CounterTable(dbs["items"])
-        self.catalogue = PackedTable(dbs["catalogue"])
-        self.histories = PackedTable(dbs["histories"])
-        self.profiles = PackedTable(dbs["profiles"])
-        self.seen, self.hidden = PackedTable(dbs["seen"]), PackedTable(dbs["hidden"])
-        self.followed = PackedTable(dbs["followed"])
+        self.users, self.items = CounterTable(dbs["users"], num_parts=4), CounterTable(dbs["items"])
+        self.histories, self.seen, self.hidden, self.followed = self.users.parts
+        self.catalogue, self.profiles = PackedTable(dbs["catalogue"]), PackedTable(dbs["profiles"])
         self.trending = Trending(dbs["trending"], self.reader)
         self.waiting_users = Outbox(dbs["waiting_users"], self.reader)
         self.waiting_items = Outbox(dbs["waiting_items"], self.reader)
@@ -97,10 +94,9 @@ class State:
         self._load_meta(read_only)
 
     @property
-    def packed(self) -> tuple[PackedTable, ...]:
-        """The tables of packed values."""
-        of_users = (self.histories, self.profiles, self.seen, self.hidden, self.followed)
-        return (self.catalogue, *of_users)
+    def tables(self) -> tuple[CounterTable | PackedTable, ...]:
+        """Those that hold readers and items."""
+        return (self.users, self.items, self.catalogue, self.profiles)
 
     def checkpoint(self, *, now_s: float, whole: bool = True) -> None:
         """Commit every change and the positions. Blocks on the disk. Units: Unix seconds.
@@ -119,12 +115,12 @@ class State:
             self.reader = self._env.begin()
         # Only now: after a commit that failed all of it must be written once more.
         outboxes = (self.waiting_users, self.waiting_items)
-        for part in (self.users, self.items, *self.packed, *remembered, self.trending, *outboxes):
+        for part in (*self.tables, *remembered, self.trending, *outboxes):
             part.saved()
 
     def _write(self, now_s: float, whole: bool) -> None:
         with self._env.begin(write=True) as writer:
-            for table in (self.users, self.items, *self.packed):
+            for table in self.tables:
                 table.save(writer)
             self.event_ids.save(writer)
             self.parked.save(writer)
@@ -140,7 +136,7 @@ class State:
 
     def num_bytes_used(self) -> int:
         """Of the pages that hold something, as of the last checkpoint."""
-        dbs = [table.db for table in (self.users, self.items, *self.packed)]
+        dbs = [table.db for table in self.tables]
         dbs += [*self.event_ids.kept.all(), *self.parked.kept.all()]
         stats = [self.reader.stat(db) for db in dbs]
         pages = ("branch_pages", "leaf_pages", "overflow_pages")
