@@ -168,9 +168,10 @@ def test_what_is_older_than_the_kept_bundles_goes_but_what_serves(store: BundleS
     store.create(ids[0])
     store.create("20260118T000000-0123abcd")
     (store.root / "0-of-mine").mkdir()
+    shutil.copytree(store.root / ids[6], store.root / f"{ids[6]}.copy")
     held = store.open(ids[3]).array(Part.ITEM_KEYS)
     assert store.keep(2, {ids[1], ids[2]}) == [ids[0], ids[3], ids[4]]
-    assert store.ids() == [ids[1], ids[2], ids[5], ids[6]]
+    assert store.ids() == [ids[1], ids[2], ids[5], ids[6], f"{ids[6]}.copy"]
     assert (store.root / "0-of-mine").is_dir()
     assert (store.root / "20260118T000000-0123abcd").is_dir()
     assert held.tolist() == [1, 2, 3]

@@ -153,8 +153,9 @@ class BundleStore:
 
         Who holds a removed bundle goes on: mapped files live until they are let go.
         """
-        oldest = self.ids()[-newest:][0]
-        found = sorted(p.name for p in self.root.iterdir() if re.match(BUNDLE_ID, p.name))
+        found = sorted(p.name for p in self.root.iterdir() if re.fullmatch(BUNDLE_ID, p.name))
+        sealed = [name for name in found if (self.root / name / MANIFEST).exists()]
+        oldest = min(sealed[-newest:], default="")
         removed = [name for name in found if name < oldest and name not in also]
         for name in removed:
             # First, so that what a crash leaves is no bundle, and goes the next time.
