@@ -23,8 +23,6 @@ from stream_checks import assert_equals, assert_lists_equal, assert_shown, item_
 from stream_running import Running, fold_until_killed, publish
 from stream_world import drawn_log, plainly
 
-pytestmark = pytest.mark.slow
-
 KILLS = 2
 SPAWN = get_context("spawn")
 
