@@ -3,13 +3,11 @@
 Two days differ by a retrained model as well; here nothing differs but the actions.
 """
 
-from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
-from feedrank_batch_ranker.indexing import run_encoder
-from feedrank_batch_ranker.readers import UserEncoder, as_readers, read_users
+from feedrank_batch_ranker.readers import Readers, UserEncoder, as_readers, read_users
 from feedrank_core.contracts.bundle import Part
-from feedrank_core.features.encoding import encode_users
 from feedrank_core.runtime.bundle_store import BundleStore
 from feedrank_core.runtime.home import Home
 
@@ -24,19 +22,21 @@ def median_ranks(
     encoder = UserEncoder(bundle)
     (readers,) = map(as_readers, read_users(home.features / "users.parquet", CHUNK, encoder.schema))
     row = readers.ids.index(user)
-    full = encoder._history(readers)
-    shorter = deepcopy(full)
-    shorter.mask[row, -num_last:] = False
     categories = bundle.json(Part.CATEGORIES)
     assert isinstance(categories, list)
-    number = categories.index(category)
-    of_category_I = np.asarray(bundle.array(Part.ITEM_CATEGORIES)) == number
+    of_category_I = np.asarray(bundle.array(Part.ITEM_CATEGORIES)) == categories.index(category)
     vector_ID = np.asarray(bundle.array(Part.ITEM_VECTORS), dtype=np.float32)
 
-    def median_rank(history) -> float:
-        inputs = encode_users(encoder.schema, readers.columns, history, now_s=encoder._now_s)
-        score_I = vector_ID @ run_encoder(encoder._session, inputs)[row]
-        rank_I = np.argsort(np.argsort(-score_I))
+    def median_rank(some: Readers) -> float:
+        rank_I = np.argsort(np.argsort(-(vector_ID @ encoder.vectors(some)[row])))
         return float(np.median(rank_I[of_category_I]))
 
-    return median_rank(full), median_rank(shorter)
+    return median_rank(readers), median_rank(without_last(readers, row, num_last))
+
+
+def without_last(readers: Readers, row: int, num: int) -> Readers:
+    """The readers as if one of them had not done the last actions."""
+    of_row, key, seconds, actions = readers.history
+    kept = np.delete(np.arange(len(of_row)), np.flatnonzero(of_row == row)[-num:])
+    shorter = (of_row[kept], key[kept], seconds[kept], [actions[n] for n in kept.tolist()])
+    return replace(readers, history=shorter)

@@ -3,12 +3,16 @@
 import uuid
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from types import ModuleType
 
 import pytest
+import stream_running
 from feedrank_core.runtime.bundle_store import BundleStore
+from feedrank_core.runtime.bus_redis import RedisBus
 from feedrank_core.runtime.home import Home
 from feedrank_core.runtime.valkey import Role
+from feedrank_feature_store.adapters.memory_online import MemoryOnline
 from gateway_world import FIRST, write_bundle
 from integration.kafka_servers import BOOTSTRAP, OwnBroker, admin_of, require_kafka
 from processes import Server, Service, free_port
@@ -54,6 +58,27 @@ def bus_url(bus_server: Server) -> str:
 def cache_url(cache_server: Server) -> str:
     """Where an empty cache listens."""
     return cache_server.url
+
+
+@pytest.fixture
+def bus(bus_url: str) -> Iterator[RedisBus]:
+    """An empty bus with its topics, where a module has no other."""
+    bus = RedisBus(bus_url)
+    bus.create_topics()
+    yield bus
+    bus.close()
+
+
+@pytest.fixture
+def online() -> MemoryOnline:
+    """An online store of the stream."""
+    return MemoryOnline()
+
+
+@pytest.fixture
+def started(tmp_path, bus, cache, online):
+    """Runs a stream; leaving it is a kill: what it had not saved is gone."""
+    return partial(stream_running.started, tmp_path, bus, cache, online)
 
 
 @pytest.fixture(scope="module")

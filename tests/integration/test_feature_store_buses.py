@@ -3,18 +3,15 @@
 import random
 import signal
 from collections.abc import Iterator
-from functools import partial
 from multiprocessing import get_context
 
 import pytest
-import stream_running
 from feedrank_core.contracts.redis_keys import SEEN
 from feedrank_core.contracts.topics import with_dead_letters
 from feedrank_core.runtime.bus import BusUnavailableError, Outgoing
 from feedrank_core.runtime.bus_open import OpenBus, is_kafka
 from feedrank_core.runtime.bus_redis import RedisBus
 from feedrank_core.runtime.redis_clients import sync_client
-from feedrank_feature_store.adapters.memory_online import MemoryOnline
 from feedrank_feature_store.consumer import GROUP
 from feedrank_feature_store.stream.inputs import FOLDED
 from integration.kafka_servers import TidyBus
@@ -46,17 +43,6 @@ def bus(stream_url: str) -> Iterator[OpenBus]:
 def cache(cache_url):
     with sync_client(cache_url) as client:
         yield client
-
-
-@pytest.fixture
-def online():
-    return MemoryOnline()
-
-
-@pytest.fixture
-def started(tmp_path, bus, cache, online):
-    """Runs a stream; leaving it is a kill: what it had not saved is gone."""
-    return partial(stream_running.started, tmp_path, bus, cache, online)
 
 
 def num_held(bus: OpenBus) -> int:

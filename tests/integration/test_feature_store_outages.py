@@ -2,11 +2,9 @@
 
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 
 import lmdb
 import pytest
-import stream_running
 from feedrank_core.contracts.events import Interaction, InteractionType
 from feedrank_core.contracts.ids import item_key
 from feedrank_core.contracts.redis_keys import HIDDEN
@@ -15,7 +13,6 @@ from feedrank_core.contracts.user_changes import ChangeKind, UserChange
 from feedrank_core.runtime.bus import BusUnavailableError, Outgoing
 from feedrank_core.runtime.bus_memory import MemoryBus
 from feedrank_core.runtime.redis_clients import sync_client
-from feedrank_feature_store.adapters.memory_online import MemoryOnline
 from feedrank_feature_store.consumer import GROUP
 from feedrank_feature_store.stream.state import user_key
 from stream_checks import item_keys
@@ -36,12 +33,6 @@ def bus():
 def cache(cache_url):
     with sync_client(cache_url) as client:
         yield client
-
-
-@pytest.fixture
-def started(tmp_path, bus, cache):
-    """Runs a stream; leaving it is a kill: what it had not saved is gone."""
-    return partial(stream_running.started, tmp_path, bus, cache, MemoryOnline())
 
 
 def like(user: str) -> Interaction:

@@ -2,13 +2,11 @@
 
 import random
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from threading import Event, Thread
 
 import numpy as np
 import orjson
 import pytest
-import stream_running
 from feedrank_core.contracts.events import Impression, Interaction, InteractionType
 from feedrank_core.contracts.ids import item_key
 from feedrank_core.contracts.items import Item
@@ -35,7 +33,6 @@ from feedrank_core.runtime.bus_memory import MemoryBus
 from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.lake_schema import NOT_FROM_BUS
 from feedrank_core.runtime.redis_clients import sync_client
-from feedrank_feature_store.adapters.memory_online import MemoryOnline
 from feedrank_feature_store.consumer import GROUP, ReplacedBusError
 from feedrank_feature_store.stream.inputs import FOLDED
 from stream_checks import assert_shown
@@ -56,17 +53,6 @@ def bus():
     bus = MemoryBus()
     bus.create_topics()
     return bus
-
-
-@pytest.fixture
-def online():
-    return MemoryOnline()
-
-
-@pytest.fixture
-def started(tmp_path, bus, cache, online):
-    """Runs a stream; leaving it is a kill: what it had not saved is gone."""
-    return partial(stream_running.started, tmp_path, bus, cache, online)
 
 
 def impression(item_id: str, user: str = "u", at: datetime = NOW) -> Impression:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
 
-import pytest
 from feedrank_core.contracts.topics import (
     CHANGE_REPORTS,
     USER_CHANGES,
@@ -31,14 +29,6 @@ def dies(_):
 OrderFollower.run = dies
 app(["lake-sink"])
 """
-
-
-@pytest.fixture
-def bus(bus_url: str) -> Iterator[RedisBus]:
-    bus = RedisBus(bus_url)
-    bus.create_topics()
-    yield bus
-    bus.close()
 
 
 def settings(bus_url: str, home: Path) -> dict[str, str]:

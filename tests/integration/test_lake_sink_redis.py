@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import orjson
-import pytest
 import redis
 from feedrank_core.contracts.topics import (
     INTERACTIONS,
@@ -29,14 +27,6 @@ from integration.bus_contract import read, until_caught_up
 from poison_events import EVENT
 
 LATER = datetime.now(UTC) + timedelta(days=30)
-
-
-@pytest.fixture
-def bus(bus_url: str) -> Iterator[RedisBus]:
-    bus = RedisBus(bus_url)
-    bus.create_topics()
-    yield bus
-    bus.close()
 
 
 def event(n: int) -> Outgoing:
