@@ -49,7 +49,7 @@ def collect_seldom() -> None:
     """Have Python look for cycles of garbage after COLLECT_AFTER objects, not after each 700.
 
     What a read makes goes with it, and what the state holds is no cycle: both were looked at for
-    nothing, at a cost next to that of the checkpoints.
+    nothing.
     """
     gc.set_threshold(COLLECT_AFTER)
 

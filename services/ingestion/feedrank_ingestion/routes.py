@@ -172,14 +172,19 @@ class Door:
     async def _answer(self, kind: str, take: Callable[..., Taken]) -> Response:
         try:
             taken = take(now=datetime.now(UTC))
-        except MalformedBodyError as error:
-            self._metrics.counter("rejected_total").labels(kind, "json").inc()
-            return problem(400, "Malformed JSON", str(error), "send valid JSON", "body")
-        except InvalidBodyError as error:
-            self._metrics.counter("rejected_total").labels(kind, "body").inc()
-            remedy = f"correct {error.field} and send again"
-            return problem(422, "Invalid body", f"{error.field}: {error}", remedy, error.field)
+        except (MalformedBodyError, InvalidBodyError) as error:
+            reason = "json" if isinstance(error, MalformedBodyError) else "body"
+            self._metrics.counter("rejected_total").labels(kind, reason).inc()
+            return refusal(error)
         return await self._hold(kind, taken)
+
+
+def refusal(error: MalformedBodyError | InvalidBodyError) -> Response:
+    """What a body that cannot be taken is answered with."""
+    if isinstance(error, MalformedBodyError):
+        return problem(400, "Malformed JSON", str(error), "send valid JSON", "body")
+    remedy = f"correct {error.field} and send again"
+    return problem(422, "Invalid body", f"{error.field}: {error}", remedy, error.field)
 
 
 def _accepts(model: type[BaseModel]) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from fastapi import APIRouter, Request, Response
 from feedrank_core.contracts.topics import USER_CHANGES, USERS
 from feedrank_core.contracts.user_changes import ChangeKind, MergeBody, Receipt, UserChange
 from feedrank_core.runtime.bus import Outgoing
-from feedrank_core.runtime.http import PROBLEM_TYPE, field_of, problem
-from pydantic import ValidationError
+from feedrank_core.runtime.http import PROBLEM_TYPE, problem
 
 from feedrank_ingestion.admission import Admission
 from feedrank_ingestion.publishing import GroupPublisher
 from feedrank_ingestion.receipts import ReceiptBook
-from feedrank_ingestion.routes import TURNED_AWAY, PathId
+from feedrank_ingestion.routes import TURNED_AWAY, PathId, refusal
+from feedrank_ingestion.validation import InvalidBodyError, MalformedBodyError, read_body
 
 _PROBLEM = {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _HOLDS: dict[int | str, dict[str, Any]] = {
@@ -61,9 +61,9 @@ def _add_orders(
     async def merge_user(user_id: PathId, request: Request) -> Response:
         """Give what this reader did until now to another; nothing of it is left under this id."""
         try:
-            into = MergeBody.model_validate_json(await request.body(), strict=True).into
-        except ValidationError as error:
-            return _refused(error)
+            into = read_body(await request.body(), MergeBody).into
+        except (MalformedBodyError, InvalidBodyError) as error:
+            return refusal(error)
         if into == user_id:
             detail = "into: is the same reader"
             return problem(422, "Invalid body", detail, "name another reader", "into")
@@ -97,15 +97,6 @@ def _add_receipts(routes: APIRouter, book: ReceiptBook) -> None:
     async def get_receipt(receipt_id: PathId) -> Response:
         """What every store has done about an order, by the id it was answered with."""
         return _answer(book.by_id(receipt_id))
-
-
-def _refused(error: ValidationError) -> Response:
-    first = error.errors(include_url=False)[0]
-    if first["type"] == "json_invalid":
-        return problem(400, "Malformed JSON", first["msg"], "send valid JSON", "body")
-    field = field_of(("body", *first["loc"]))
-    detail = f"{field}: {first['msg']}"
-    return problem(422, "Invalid body", detail, "correct the field and send again", field)
 
 
 def _answer(receipt: Receipt | None, status: int = 200) -> Response:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from feedrank_core.contracts.api import MAX_BATCH, MAX_FUTURE_S, Rejection
 from feedrank_core.contracts.events import ClientEvent, ClientImpression, ClientInteraction
@@ -20,6 +20,7 @@ from feedrank_core.runtime.bus import Outgoing
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json, to_json
 
+Body = TypeVar("Body", bound=BaseModel)
 MAX_REASON_CHARACTERS = 300
 FUTURE = "future"
 
@@ -72,6 +73,11 @@ def take_batch(body: bytes, kind: Kind, *, now: datetime) -> Taken:
     return taken
 
 
+def read_body(body: bytes, model: type[Body]) -> Body:
+    """A body that is one object. Raises: MalformedBodyError, InvalidBodyError naming the field."""
+    return _checked(_object(body), model)
+
+
 def take_one(
     body: bytes, model: type[BaseModel], identity: dict[str, str], *, now: datetime
 ) -> Taken:
@@ -79,17 +85,11 @@ def take_one(
 
     Raises: MalformedBodyError, InvalidBodyError naming the field.
     """
-    raw = _parse(body)
-    if not isinstance(raw, dict):
-        raise InvalidBodyError("body", "must be an object")
+    raw = _object(body)
     for name, value in identity.items():
         if raw.setdefault(name, value) != value:
             raise InvalidBodyError(name, "differs from the id in the path")
-    try:
-        member = model.model_validate_json(to_json(raw), strict=True)
-    except ValidationError as error:
-        name, message, _ = _explain(error)
-        raise InvalidBodyError(name, message) from error
+    member = _checked(raw, model)
     if ahead := _ahead_of(member, now + timedelta(seconds=MAX_FUTURE_S)):
         raise InvalidBodyError(ahead, _future_reason())
     taken = Taken()
@@ -183,6 +183,21 @@ def _parse(body: bytes) -> Any:
         return from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise MalformedBodyError(str(error)) from error
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    raw = _parse(body)
+    if not isinstance(raw, dict):
+        raise InvalidBodyError("body", "must be an object")
+    return raw
+
+
+def _checked(raw: dict[str, Any], model: type[Body]) -> Body:
+    try:
+        return model.model_validate_json(to_json(raw), strict=True)
+    except ValidationError as error:
+        name, message, _ = _explain(error)
+        raise InvalidBodyError(name, message) from error
 
 
 def _explain(error: ValidationError) -> tuple[str, str, str]:

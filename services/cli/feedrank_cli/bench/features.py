@@ -18,7 +18,7 @@ from feedrank_core.runtime.home import Home
 from feedrank_core.runtime.lake import Lake
 
 from feedrank_cli.bench.day_command import run_command
-from feedrank_cli.bench.report import BenchCannotRun, Report
+from feedrank_cli.bench.report import Report, require_room
 from feedrank_cli.bench.simulate import simulate
 
 NAME = "features"
@@ -36,9 +36,7 @@ def run(home: Home, *, quick: bool, seed: int, events: int | None = None) -> Rep
     Raises: BenchCannotRun.
     """
     events = events or (QUICK_EVENTS if quick else FULL_EVENTS)
-    home.root.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(home.root).free < BYTES_PER_EVENT * events:
-        raise BenchCannotRun(f"{home.root} has no room for {BYTES_PER_EVENT * events / 1e9:.0f} GB")
+    require_room(home.root, BYTES_PER_EVENT * events)
     report = Report(NAME, seed)
     with tempfile.TemporaryDirectory(prefix="bench-features-", dir=home.root) as folder:
         place = Home(Path(folder))

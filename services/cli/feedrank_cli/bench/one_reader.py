@@ -10,7 +10,6 @@ take much longer for it, nor more memory than it has.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,7 +24,7 @@ from feedrank_core.runtime.lake import Lake
 from feedrank_cli.bench.day_command import Ran, run_command
 from feedrank_cli.bench.event_load import KINDS
 from feedrank_cli.bench.features import MAX_GB
-from feedrank_cli.bench.report import BenchCannotRun, Report
+from feedrank_cli.bench.report import Report, require_room
 
 NAME = "one_reader"
 HELP = "10M events of one reader through features and pairs, against as many of 100,000 readers"
@@ -51,9 +50,7 @@ def run(
     Raises: BenchCannotRun.
     """
     events = events or (QUICK_EVENTS if quick else FULL_EVENTS)
-    home.root.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(home.root).free < BYTES_PER_EVENT * events:
-        raise BenchCannotRun(f"{home.root} has no room for {BYTES_PER_EVENT * events / 1e9:.0f} GB")
+    require_room(home.root, BYTES_PER_EVENT * events)
     report = Report(NAME, seed)
     report.figure("events", events)
     many = _day(home.root, events, users, seed)

@@ -6,6 +6,7 @@ import json
 import operator
 import os
 import platform
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +29,13 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 
 class BenchCannotRun(RuntimeError):  # noqa: N818 - the name is what a bench reads as
     """A tool, a service or data that the measurement needs is not there."""
+
+
+def require_room(folder: Path, num_bytes: float) -> None:
+    """Have the folder, on a disk with so much left. Raises: BenchCannotRun."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(folder).free < num_bytes:
+        raise BenchCannotRun(f"{folder} has no room for {num_bytes / 1e9:.1f} GB")
 
 
 def _machine() -> str:

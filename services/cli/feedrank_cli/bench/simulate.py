@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from feedrank_core.runtime.home import Home
 from feedrank_core.runtime.memory import watching_peak
 from feedrank_simulator.bulk import Written
 
-from feedrank_cli.bench.report import BenchCannotRun, Report
+from feedrank_cli.bench.report import BenchCannotRun, Report, require_room
 
 NAME = "simulate"
 HELP = "1M readers, 10M items, 100M events to Parquet (--events N for less): speed and memory."
@@ -41,9 +40,7 @@ FLOOR_BYTES = 200_000_000
 def run(home: Home, *, quick: bool, seed: int, events: int | None = None) -> Report:
     """Simulate into a folder of its own below the home, and write random columns beside it."""
     events = events or (QUICK_EVENTS if quick else FULL_EVENTS)
-    home.root.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(home.root).free < 1.2 * BYTES_PER_EVENT * events:
-        raise BenchCannotRun(f"{home.root} has no room for {BYTES_PER_EVENT * events / 1e9:.1f} GB")
+    require_room(home.root, 1.2 * BYTES_PER_EVENT * events)
     workers = len(os.sched_getaffinity(0))
     report = Report(NAME, seed)
     with tempfile.TemporaryDirectory(prefix="bench-simulate-", dir=home.root) as folder:

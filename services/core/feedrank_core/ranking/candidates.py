@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -111,15 +111,7 @@ class Candidates:
 
     def with_values(self, value_N: np.ndarray) -> Candidates:
         """The same rows with other values."""
-        return Candidates(
-            self.items,
-            self.index_N,
-            self.key_N,
-            self.source_N,
-            self.score_N,
-            value_N,
-            self._gathered,
-        )
+        return replace(self, value_N=value_N)
 
     def _column(self, name: str) -> np.ndarray:
         column = self._gathered.get(name)

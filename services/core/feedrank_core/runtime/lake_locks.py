@@ -15,7 +15,7 @@ from pathlib import Path
 
 _DOOR, _ROOM, _COMPACTION = ".appends.door.lock", ".appends.lock", ".compaction.lock"
 _PATIENCE_S = 60.0
-"""Several times what an import of a million rows takes to append them."""
+"""Who waits for an append longer than this is told that it hangs, and asks again."""
 _POLL_S = 0.005
 
 

@@ -92,7 +92,7 @@ class _Connection(asyncio.Protocol):
     """Answers to `send` in the order of the calls, each within `timeout_s`.
 
     What is sent in one turn of the event loop leaves as one write, and one timer watches over the
-    oldest call: system calls and timers are most of what a call costs.
+    oldest call: a call of its own pays for neither.
     """
 
     def __init__(self, timeout_s: float) -> None:
