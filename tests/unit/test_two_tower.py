@@ -1,6 +1,7 @@
 import numpy as np
 import torch
-from feedrank_core.features.encoding import FeatureSchema, encode_items
+from feedrank_core.contracts.bundle import EMBEDDING_DIM
+from feedrank_core.features.encoding import FeatureSchema, History, encode_items, encode_users
 from feedrank_core.models.two_tower import Batch, TwoTower, known_positives, sampled_softmax
 
 
@@ -44,3 +45,16 @@ def test_the_id_of_an_untrained_item_says_nothing():
         inputs = encode_items(schema, columns, trained=trained)
         first, second = model.items(**{k: torch.from_numpy(v) for k, v in inputs.items()})
         assert torch.allclose(first, second, atol=1e-6) is same
+
+
+def test_an_untrained_tower_ranks_first_what_is_like_the_newest_half_of_a_history():
+    torch.manual_seed(0)
+    schema = FeatureSchema()
+    model = TwoTower(schema, dropout=0.0, id_dropout=0.0).eval()
+    earlier, later, neither = torch.nn.functional.normalize(torch.randn(3, EMBEDDING_DIM), dim=1)
+    history = History.empty(1)
+    history.vectors[0, :20], history.vectors[0, 20:40] = earlier, later
+    history.mask[0, :40] = True
+    inputs = encode_users(schema, {"user_id": ["u"]}, history, now_s=0.0)
+    user = model.users(**{name: torch.from_numpy(value) for name, value in inputs.items()})[0]
+    assert user @ later > user @ earlier > user @ neither

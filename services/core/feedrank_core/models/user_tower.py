@@ -19,13 +19,17 @@ NUM_AGE_BUCKETS = 32
 AGE_BUCKETS_PER_E_FOLD = 2.0
 """Ages from a second to a year in steps of a factor e^(1/2): log(3e7) * 2 is 34."""
 MASKED = -1e4
+RECENCY = 0.5
+"""An action weighs as its place, counted from the newest, to the power of minus this; learned."""
+START_OF_MIX = 0.1
+"""What is not learned yet adds so little of its usual start to the mean of the history."""
 
 
 class UserTower(nn.Module):
     """Queries made of the profile and of the last action read the history by attention.
 
-    The newest and the mean history vector reach the output directly, so that the tower starts as
-    an item-to-item recommender and learns from there.
+    The mean of the history, newer actions first, reaches the output as it is: the tower starts as
+    an item-to-item recommender and learns from there, so that few examples do for a good feed.
     """
 
     def __init__(self, schema: FeatureSchema, *, dropout: float = 0.1) -> None:
@@ -45,13 +49,20 @@ class UserTower(nn.Module):
         self.keys = nn.Linear(EMBEDDING_DIM, EMBEDDING_DIM)
         self.values = nn.Linear(EMBEDDING_DIM, EMBEDDING_DIM)
         self.dropout = nn.Dropout(dropout)
+        mixed = nn.Linear(HIDDEN_DIM, EMBEDDING_DIM)
         self.mix = nn.Sequential(
             nn.Linear(width + (NUM_QUERIES + 2) * EMBEDDING_DIM, HIDDEN_DIM),
             nn.GELU(),
             nn.Dropout(dropout),
-            nn.Linear(HIDDEN_DIM, EMBEDDING_DIM),
+            mixed,
         )
         self.residual = nn.Linear(EMBEDDING_DIM, EMBEDDING_DIM, bias=False)
+        self.weights = table(len(schema.actions) + 2, 1, padding=None)
+        self.decay = nn.Parameter(torch.tensor(RECENCY))
+        with torch.no_grad():
+            nn.init.eye_(self.residual.weight)
+            mixed.weight.mul_(START_OF_MIX)
+            nn.init.zeros_(mixed.bias)
 
     def forward(
         self,
@@ -86,10 +97,19 @@ class UserTower(nn.Module):
         )
         newest_BL1 = (place_BL == 1).to(mask_BL1.dtype).unsqueeze(2) * mask_BL1
         newest_BD = (event_BLD * newest_BL1).sum(dim=1)
-        mean_BD = (event_BLD * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1).clamp(min=1)
+        mean_BD = self.recent_mean(event_BLD, history_actions, place_BL, mask_BL1)
         read_BW = self.attend(event_BLD, mask_BL1, torch.cat([profile_BW, newest_BD], dim=1))
         mixed_BD = self.mix(torch.cat([profile_BW, read_BW, newest_BD, mean_BD], dim=1))
         return mixed_BD + self.residual(mean_BD)
+
+    def recent_mean(
+        self, event_BLD: Tensor, action_BL: Tensor, place_BL: Tensor, mask_BL1: Tensor
+    ) -> Tensor:
+        """The mean action, weighed by what was done and how many came since. Shapes: (B, D)."""
+        place_BL1 = place_BL.clamp(min=1).to(mask_BL1.dtype).unsqueeze(2)
+        weight_BL1 = torch.exp(self.weights(action_BL) - self.decay * torch.log(place_BL1))
+        weight_BL1 = weight_BL1 * mask_BL1
+        return (event_BLD * weight_BL1).sum(dim=1) / weight_BL1.sum(dim=1).clamp(min=1e-6)
 
     def attend(self, event_BLD: Tensor, mask_BL1: Tensor, query_BW: Tensor) -> Tensor:
         """What each query reads of the history. Shapes: (B, H * D)."""
