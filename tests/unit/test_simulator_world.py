@@ -58,16 +58,17 @@ def test_an_item_is_never_clicked_before_it_exists(world: World) -> None:
     assert world.num_live(END - timedelta(days=1)) == 800 - len(young)
 
 
-def test_tastes_drift_over_the_days_and_less_within_one(world: World) -> None:
+def test_a_taste_turns_within_days_of_the_readers_own(world: World) -> None:
     users = np.arange(300)
-    start, end = world.taste(users, world.start), world.taste(users, world.end)
-    next_day = world.taste(users, world.start + timedelta(days=1))
-    over_all = np.einsum("ud,ud->u", start, end)
-    over_a_day = np.einsum("ud,ud->u", start, next_day)
-    assert over_all.mean() < 0.95
-    assert over_all.mean() > 0.5
-    assert over_a_day.mean() > 0.995
-    assert (over_a_day >= over_all - 1e-5).mean() > 0.95
+    days = [world.start + timedelta(days=day) for day in range(world.num_days + 1)]
+    taste_AUD = np.stack([world.taste(users, at) for at in days])
+    over_all = np.einsum("ud,ud->u", taste_AUD[0], taste_AUD[-1])
+    over_a_day_AU = np.einsum("aud,aud->au", taste_AUD[1:], taste_AUD[:-1])
+    assert 0.5 < over_all.mean() < 0.95
+    steady = (over_a_day_AU > 0.9999).mean(axis=0)
+    assert steady.mean() > 0.7
+    turned_at = over_a_day_AU.argmin(axis=0)
+    assert set(turned_at) == set(range(world.num_days))
 
 
 def test_an_oracle_ranking_beats_popularity_and_popularity_beats_chance(world: World) -> None:

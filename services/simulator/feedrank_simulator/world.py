@@ -21,6 +21,8 @@ from feedrank_simulator.vocabulary import SUBTOPICS_PER_CATEGORY
 
 LATENT_DIM = 32
 TOPICS_PER_USER = 5
+TURN_SHARE = 0.1
+"""What a change of taste takes, as a share of all days."""
 NOISE_ROWS = 4096
 BACKLOG_DAYS = 30.0
 """Items of this many days before the first day exist when the world starts."""
@@ -43,11 +45,16 @@ class Topics:
 
 @dataclass(frozen=True)
 class Readers:
-    """Readers by index. A taste is a mix of topics; its weights move from start to end."""
+    """Readers by index. A taste is a mix of topics.
+
+    Its weights move from start to end around an instant of the reader's own, `turn_U` as a share
+    of the span: who takes to something new does so within days.
+    """
 
     topic_UK: np.ndarray
     start_weight_UK: np.ndarray
     end_weight_UK: np.ndarray
+    turn_U: np.ndarray
     noise_U: np.ndarray
     type_taste_UY: np.ndarray
     activity_U: np.ndarray
@@ -137,7 +144,8 @@ class World:
     def taste_weights(self, users: np.ndarray, at: Times) -> np.ndarray:
         """Weights of each reader's topics at a time. Shapes: (..., K), summing to 1."""
         span = self.end.timestamp() - self.start.timestamp()
-        share = np.clip((seconds(at) - self.start.timestamp()) / span, 0.0, 1.0)
+        passed = (seconds(at) - self.start.timestamp()) / span
+        share = np.clip((passed - self.readers.turn_U[users]) / TURN_SHARE + 0.5, 0.0, 1.0)
         share = np.asarray(share, dtype=np.float32)[..., None]
         start, end = self.readers.start_weight_UK[users], self.readers.end_weight_UK[users]
         return start + share * (end - start)
@@ -229,7 +237,7 @@ def _make_readers(rng: np.random.Generator, num: int, topics: Topics) -> Readers
                 len(chances), (len(members), TOPICS_PER_USER), p=chances / chances.sum()
             )
     start = _shares(rng, num)
-    drift = rng.beta(2.0, 2.0, (num, 1)).astype(np.float32)
+    drift = rng.beta(2.0, 1.0, (num, 1)).astype(np.float32)
     platform = rng.integers(0, len(PLATFORMS), num).astype(np.int8)
     lean_PY = rng.normal(0, 0.5, (len(PLATFORMS), len(ITEM_TYPES)))
     type_taste = 1 / (1 + np.exp(-0.8 - lean_PY[platform] - rng.normal(0, 0.8, (num, 3))))
@@ -237,6 +245,7 @@ def _make_readers(rng: np.random.Generator, num: int, topics: Topics) -> Readers
         topic_UK=topic_UK,
         start_weight_UK=start,
         end_weight_UK=(1 - drift) * start + drift * _shares(rng, num),
+        turn_U=rng.random(num, np.float32),
         noise_U=rng.integers(0, NOISE_ROWS, num).astype(np.int16),
         type_taste_UY=type_taste.astype(np.float32),
         activity_U=rng.lognormal(-0.32, 0.8, num).astype(np.float32),
