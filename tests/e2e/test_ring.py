@@ -10,7 +10,16 @@ import psutil
 import pytest
 from counterfactual import median_ranks
 from feedrank_cli.readiness import READY
-from feedrank_cli.show import MAX_COMMON, common_share, like, look, rare_items, two_readers
+from feedrank_cli.show import (
+    MAX_COMMON,
+    MIN_RISE,
+    common_share,
+    like,
+    look,
+    rare_items,
+    rise,
+    two_readers,
+)
 from machine import Machine
 
 WORLD = ("--users", "600", "--items", "1500", "--days", "10", "--seed", "3")
@@ -50,7 +59,7 @@ def test_two_readers_get_different_feeds(first_day):
 
 
 def test_likes_change_the_next_days_feed(machine, first_day):
-    before = first_day[0]
+    before, neighbour = first_day
     category, items = rare_items(machine.settings, before)
     like(machine.settings, before.user, items)
     machine.feedrank("daily", "--epochs", "3")
@@ -61,6 +70,9 @@ def test_likes_change_the_next_days_feed(machine, first_day):
     place = machine.settings.place
     liked, not_liked = median_ranks(place, after.bundle, before.user, category, len(items))
     assert liked < MAX_RANK_SHARE * not_liked
+    unmoved = look(machine.settings, neighbour.user, not_bundle=neighbour.bundle)
+    by_training = rise(category, neighbour, unmoved)
+    assert rise(category, before, after) >= by_training + MIN_RISE
 
 
 def test_the_feed_command_prints_what_the_gateway_answers(machine, first_day):

@@ -24,11 +24,12 @@ from feedrank_cli.invocation import invocation
 from feedrank_cli.settings import Settings, load
 from feedrank_cli.show import (
     MAX_COMMON,
+    MIN_RISE,
     common_share,
-    has_risen,
     like,
     look,
     rare_items,
+    rise,
     side_by_side,
     two_readers,
 )
@@ -164,14 +165,19 @@ def _show(
     _day(settings, console, epochs)
     after = look(settings, one, not_bundle=before.bundle)
     console.print(side_by_side(before, after, (f"{one} before", f"{one} after"), category))
-    rose = has_risen(category, before, after)
-    console.print(
-        f"{category}: {before.share(category):.0%} of {one}'s feed before, "
-        f"{after.share(category):.0%} after {len(liked)} likes."
-    )
-    differ = common <= MAX_COMMON
-    _tell(console, began, "It worked" if differ and rose else "It did NOT work")
-    return differ and rose
+    unmoved = look(settings, other, not_bundle=neighbour.bundle)
+    for was, is_now, did in (
+        (before, after, f"liked {len(liked)} of it"),
+        (neighbour, unmoved, "liked nothing"),
+    ):
+        console.print(
+            f"{category}: {was.share(category):.0%} of {was.user}'s feed before, "
+            f"{is_now.share(category):.0%} after; {was.user} {did}."
+        )
+    gained = rise(category, before, after) - rise(category, neighbour, unmoved)
+    worked = common <= MAX_COMMON and gained >= MIN_RISE
+    _tell(console, began, "It worked" if worked else "It did NOT work")
+    return worked
 
 
 def _make_world(

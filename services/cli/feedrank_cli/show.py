@@ -23,8 +23,9 @@ SHARE_PLACES = 100
 NUM_LIKES = 16
 MAX_COMMON = 0.75
 """Two readers' feeds differ when at most this share of their places holds the same items."""
-MIN_RISE = 0.02
-"""A liked category has risen from this gain in share on: less could be training's own chance."""
+MIN_RISE = 0.05
+"""Likes moved a feed where its share of the category grew by so much more than the feed of
+a reader who liked nothing: what both gained is the retrained model's."""
 BUNDLE_TIMEOUT_S = 30.0
 
 
@@ -43,9 +44,9 @@ class Seen:
         return held.count(category) / max(1, len(held))
 
 
-def has_risen(category: str, before: Seen, after: Seen) -> bool:
-    """Whether a reader's feed shows clearly more of the category than it did."""
-    return after.share(category) - before.share(category) >= MIN_RISE
+def rise(category: str, before: Seen, after: Seen) -> float:
+    """By how much the category's share of a reader's feed grew."""
+    return after.share(category) - before.share(category)
 
 
 def look(settings: Settings, user: str, *, not_bundle: str | None = None) -> Seen:
