@@ -168,7 +168,9 @@ class Forgetful(Protocol):
     def erase(
         self, topic: Topic, user_id: str, until: datetime, *, read: Mapping[int, int] | None
     ) -> tuple[int, int]:
-        """Remove the reader's records accepted by then, and published by then from a `-dlq`.
+        """Remove the reader's records accepted by then; from a `-dlq` the letters that hold such.
+
+        What has no instant that can be read is of the past.
 
         Only those that were `read` (by partition, the first offset that was not; None for all).
         Returns how many went, and how many stay because of that. Raises: BusUnavailableError.

@@ -53,6 +53,13 @@ return 1
 """KEYS: h:T, then s:T:P of all partitions, then n:T:P of all. ARGV: number of partitions, whether
 compacted, then partition, key, `1`value or `0` of each record."""
 
+DROP_LAST = """
+local last = redis.call('HGET', KEYS[1], ARGV[1])
+if last and string.sub(last, 1, #ARGV[2]) == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end
+return 1
+"""
+"""KEYS: h:T. ARGV: key, `P:offset:` of the record that it must still hold."""
+
 SHARE = """
 local clock = redis.call('TIME')
 local ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
