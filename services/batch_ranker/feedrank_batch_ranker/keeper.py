@@ -24,7 +24,7 @@ from feedrank_batch_ranker.settings import Settings
 from feedrank_batch_ranker.written import missing
 
 REST = 10
-"""Pauses are this many times as long as what was done: a cache that is too small for its readers
+"""After writing it pauses for this many times as long: a cache that is too small for its readers
 would otherwise keep a core busy."""
 
 log = structlog.get_logger(__name__)
@@ -41,16 +41,16 @@ class Keeper:
     def run(self, stopping: Event) -> None:
         """Look until told to stop; what fails is tried again. Blocks."""
         while not stopping.is_set():
-            began = time.monotonic()
+            began, pause_s = time.monotonic(), self._settings.keep_every_s
             try:
-                self.look(stopping.is_set)
+                if self.look(stopping.is_set):
+                    pause_s = max(pause_s, REST * (time.monotonic() - began))
                 self.trouble = None
             except RedisError as error:
                 self._report("the cache does not answer", error)
             except (BundleError, OSError, pa.ArrowInvalid) as error:
                 self._report("the bundle or the users table cannot be read", error)
-            took_s = time.monotonic() - began
-            stopping.wait(max(self._settings.keep_every_s, REST * took_s))
+            stopping.wait(pause_s)
 
     def look(self, is_over: Callable[[], bool] = lambda: False) -> int:
         """Write what the serving bundle's readers lack; of how many that was.
