@@ -58,6 +58,12 @@ class LakeLog:
         self._state.positions[topic, partition] = end
         return sum(batch.num_rows for batch in batches)
 
+    def fill_to_its_end(self, topic: str, partition: int) -> int:
+        """Fold what the lake has of a partition and the state has not; how many rows."""
+        start = self._state.positions.get((topic, partition), 0)
+        end = self._lake.positions(topic).get(partition, 0)
+        return self.fill(topic, partition, start, end) if end > start else 0
+
 
 def open_state(folder: Path, lake: Lake) -> State:
     """The state of a folder, built from the lake where the folder has none. Blocks, perhaps long.
