@@ -181,6 +181,13 @@ class Forgetful(Protocol):
         """Remove these records; how many were there. Raises: BusUnavailableError."""
         ...
 
+    def num_erased(self, topic: str, partition: int, start: int, end: int) -> int:
+        """How many of the offsets from `start` up to `end` were removed, and so are no loss.
+
+        Of what is past its retention nobody knows any more. Raises: BusUnavailableError.
+        """
+        ...
+
     def begin_rewrite(self) -> bool:
         """Have the server's file written anew; False while a former rewrite is under way."""
         ...

@@ -59,14 +59,22 @@ def erase(
 
 
 def remove(client: redis.Redis, records: Sequence[Record]) -> int:
-    """Remove these entries; how many were there."""
+    """Remove these entries, and note that they are no loss; how many were there."""
     if not records:
         return 0
     with client.pipeline(transaction=False) as pipe:
         for record in records:
+            noted = scripts.erased_key(record.topic, record.partition)
+            pipe.zadd(noted, {str(record.offset): record.offset})
             stream = scripts.stream_key(record.topic, record.partition)
             pipe.xdel(stream, entry_id(record.offset))
-        return sum(pipe.execute())
+        return sum(pipe.execute()[1::2])
+
+
+def num_erased(client: redis.Redis, topic: str, partition: int, start: int, end: int) -> int:
+    """How many of the offsets from `start` up to `end` were erased."""
+    noted = scripts.erased_key(topic, partition)
+    return cast(int, client.zcount(noted, start, f"({end}"))
 
 
 def begin_rewrite(client: redis.Redis) -> bool:

@@ -105,8 +105,9 @@ def trim_stream(client: redis.Redis, topic: str, partition: int, end: int, cutof
             high = middle
         else:
             low = middle + 1
-    stream, kept = scripts.stream_key(topic, partition), entry_id(min(low, end))
-    return cast(int, client.xtrim(stream, minid=kept, approximate=False))
+    stream, kept = scripts.stream_key(topic, partition), min(low, end)
+    client.zremrangebyscore(scripts.erased_key(topic, partition), "-inf", f"({kept}")
+    return cast(int, client.xtrim(stream, minid=entry_id(kept), approximate=False))
 
 
 def snapshot(client: redis.Redis, topic: Topic) -> Iterator[Record]:
