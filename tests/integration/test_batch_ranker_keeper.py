@@ -3,6 +3,7 @@
 import pyarrow.parquet as pq
 import pytest
 from batch_ranker_world import COUNT, NEW, NUM_USERS, OLD, Place
+from feedrank_batch_ranker import keeper as keeper_module
 from feedrank_batch_ranker.app import App
 from feedrank_batch_ranker.keeper import Keeper
 from feedrank_batch_ranker.settings import Settings
@@ -67,6 +68,16 @@ def test_only_who_lacks_candidates_is_ranked_again(keeper, cache):
     assert keeper.look() == 2
     assert cache.exists(key_of("user-1"), key_of("user-2")) == 2
     assert cache.get(key_of("user-3")) == b"as it was"
+
+
+def test_after_writing_it_rests_but_for_a_cache_that_was_emptied(keeper, cache, monkeypatch):
+    monkeypatch.setattr(keeper_module, "REST", 1e6)
+    cache.delete(key_of("user-1"))
+    assert keeper.look() == 1
+    cache.delete(key_of("user-1"))
+    assert keeper.look() == 0
+    cache.delete(CURRENT_BUNDLE.key())
+    assert keeper.look() == 1
 
 
 def test_a_pointer_that_alone_is_gone_comes_back(keeper, cache):

@@ -24,8 +24,8 @@ from feedrank_batch_ranker.settings import Settings
 from feedrank_batch_ranker.written import missing
 
 REST = 10
-"""After writing it pauses for this many times as long: a cache that is too small for its readers
-would otherwise keep a core busy."""
+"""After writing it draws no sample for this many times as long: a cache that is too small for its
+readers would otherwise keep a core busy. That it was emptied is always seen."""
 
 log = structlog.get_logger(__name__)
 
@@ -36,21 +36,20 @@ class Keeper:
     def __init__(self, at: App, settings: Settings, metrics: Metrics) -> None:
         self._at, self._settings, self._metrics = at, settings, metrics
         self._looks = 0
+        self._rests_until = float("-inf")
         self.trouble: str | None = "has not looked at the cache yet"
 
     def run(self, stopping: Event) -> None:
         """Look until told to stop; what fails is tried again. Blocks."""
         while not stopping.is_set():
-            began, pause_s = time.monotonic(), self._settings.keep_every_s
             try:
-                if self.look(stopping.is_set):
-                    pause_s = max(pause_s, REST * (time.monotonic() - began))
+                self.look(stopping.is_set)
                 self.trouble = None
             except RedisError as error:
                 self._report("the cache does not answer", error)
             except (BundleError, OSError, pa.ArrowInvalid) as error:
                 self._report("the bundle or the users table cannot be read", error)
-            stopping.wait(pause_s)
+            stopping.wait(self._settings.keep_every_s)
 
     def look(self, is_over: Callable[[], bool] = lambda: False) -> int:
         """Write what the serving bundle's readers lack; of how many that was.
@@ -64,10 +63,9 @@ class Keeper:
         if bundle_id is None or not users.is_file():
             return 0
         is_emptied = cache.get(CURRENT_BUNDLE.key()) is None
-        self._looks += 1
-        seed = self._settings.seed + self._looks
-        if not is_emptied and not missing(cache, users, bundle_id, seed=seed)[0]:
+        if not is_emptied and not self._sample_lacks(bundle_id):
             return 0
+        began = time.monotonic()
         self.trouble = "candidates that the cache lost are being written again"
         log.warning("candidates_lost", bundle=bundle_id, emptied=is_emptied)
         ranked = RankedUsers(users)
@@ -81,8 +79,16 @@ class Keeper:
             # Where a day was published meanwhile, its pointer stands.
             cache.set(CURRENT_BUNDLE.key(), bundle_id, nx=True)
         ranked.forget_erased(cache, bundle_id)
+        self._rests_until = time.monotonic() + REST * (time.monotonic() - began)
         log.info("candidates_written", bundle=bundle_id, readers=num_readers)
         return num_readers
+
+    def _sample_lacks(self, bundle_id: str) -> bool:
+        if time.monotonic() < self._rests_until:
+            return False
+        self._looks += 1
+        seed = self._settings.seed + self._looks
+        return missing(self._at.cache, self._at.users, bundle_id, seed=seed)[0] > 0
 
     def _report(self, trouble: str, error: Exception) -> None:
         if self.trouble != trouble:
