@@ -104,15 +104,15 @@ class Place:
         write_users(self.home.features / "users.parquet", keys)
         (self.run / "bundle.json").write_text(json.dumps({"bundle_id": NEW}))
 
+    def settings(self, **own: str) -> dict[str, str]:
+        """By name without FEEDRANK_, what its processes are told."""
+        whole = {"chunk_users": "64", "num_candidates": str(COUNT)} | own
+        named = {f"batch_ranker_{name}": value for name, value in whole.items()}
+        return {"home": str(self.home.root), "cache_url": self.url} | named
+
     def start(self, *arguments: str, **settings: str) -> subprocess.Popen:
-        env = os.environ | {
-            "FEEDRANK_HOME": str(self.home.root),
-            "FEEDRANK_CACHE_URL": self.url,
-            "FEEDRANK_BATCH_RANKER_PORT": str(free_port()),
-            "FEEDRANK_BATCH_RANKER_CHUNK_USERS": "64",
-            "FEEDRANK_BATCH_RANKER_NUM_CANDIDATES": str(COUNT),
-        }
-        env |= {f"FEEDRANK_BATCH_RANKER_{k.upper()}": v for k, v in settings.items()}
+        settings = self.settings(port=str(free_port()), **settings)
+        env = os.environ | {f"FEEDRANK_{k.upper()}": v for k, v in settings.items()}
         command = [
             sys.executable,
             "-m",

@@ -85,6 +85,7 @@ class StillPointer:
 
     def __init__(self, bundle_id: str | None) -> None:
         self.bundle_id = bundle_id
+        self.cache_forgot = False
 
     def current_id(self) -> str | None:
         return self.bundle_id

@@ -9,6 +9,7 @@ import time
 import psutil
 import pytest
 from counterfactual import median_ranks
+from feedrank_cli.feed import fetch
 from feedrank_cli.readiness import READY
 from feedrank_cli.show import (
     MAX_COMMON,
@@ -20,7 +21,9 @@ from feedrank_cli.show import (
     rise,
     two_readers,
 )
+from feedrank_core.runtime.redis_clients import sync_client
 from machine import Machine
+from processes import until
 
 WORLD = ("--users", "600", "--items", "1500", "--days", "10", "--seed", "3")
 MAX_RANK_SHARE = 0.9
@@ -163,6 +166,18 @@ def test_a_killed_service_comes_back(machine, first_day, service):
 def test_stream_and_batch_agree_on_all_that_happened_here(machine, first_day):
     said = machine.feedrank("audit", "skew")
     assert re.search(r"[1-9]\d* values of .*: 0 differ", said), said
+
+
+def test_after_a_flush_of_the_cache_feeds_are_personal_again(machine, first_day):
+    user = first_day[0].user
+    with sync_client(machine.settings.cache_url) as cache:
+        cache.flushall()
+
+    def is_personal():
+        feed = fetch(machine.settings, user, 20)
+        return not feed["degraded"] and "cached" in {item["source"] for item in feed["items"]}
+
+    until(is_personal)
 
 
 def test_a_port_in_use_is_named_with_its_service_and_setting(machine, tmp_path):

@@ -95,20 +95,31 @@ async def test_pages_never_repeat_and_served_lists_expire(server, tmp_path):
         assert 0 < client_of_cache.ttl(f"served:ada:{feed['session_id']}") <= 6 * 3600
 
 
-async def test_a_flushed_cache_serves_what_is_popular_until_candidates_are_back(server, tmp_path):
+async def test_a_flushed_cache_degrades_to_popular_until_candidates_are_back(server, tmp_path):
     server.start()
     cache = server.client()
     world = RealWorld(tmp_path / "bundles", server.url)
     BundleStore(tmp_path / "bundles").flip(FIRST)
-    cache.set(f"cand:{FIRST}:ada", candidates(range(200)))
+    held = {"bundle:current": FIRST, f"cand:{FIRST}:ada": candidates(range(200))}
+    cache.mset(held)
     async with _running(world) as client:
         assert _sources(await _feed(client)) == {"cached"}
+        assert (await _feed(client, "who-is-new"))["degraded"] == []
         cache.flushall()
-        feed = await _feed(client)
-        assert _sources(feed) == {"global_popular"}
-        assert feed["degraded"] == []
-        cache.set(f"cand:{FIRST}:ada", candidates(range(200)))
+
+        async def degraded() -> bool:
+            feed = await _feed(client)
+            assert _sources(feed) == {"global_popular"}
+            return feed["degraded"] == ["candidates"]
+
+        await _until(degraded)
+        cache.mset(held)
         assert _sources(await _feed(client)) == {"cached"}
+
+        async def healthy() -> bool:
+            return not (await _feed(client, "who-is-new"))["degraded"]
+
+        await _until(healthy)
 
 
 async def test_a_cache_that_dies_under_traffic_costs_no_request_and_is_taken_back(server, tmp_path):
@@ -138,6 +149,7 @@ async def test_a_cache_that_is_absent_at_the_start_stops_nothing(server, tmp_pat
         assert (await client.get("/readyz")).status_code == 200
         assert (await _feed(client))["degraded"] == ["candidates", "served"]
         server.start()
+        server.client().set("bundle:current", FIRST)
 
         async def healthy() -> bool:
             return not (await _feed(client))["degraded"]
@@ -147,6 +159,7 @@ async def test_a_cache_that_is_absent_at_the_start_stops_nothing(server, tmp_pat
 
 async def test_a_hung_cache_costs_three_timeouts_then_none(server, tmp_path, monkeypatch):
     server.start()
+    server.client().set("bundle:current", FIRST)
     cool_down_that_never_ends = Breaker(clock=lambda: 0.0)
     world = RealWorld(tmp_path / "bundles", server.url, cool_down_that_never_ends)
     BundleStore(tmp_path / "bundles").flip(FIRST)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 import redis
-from feedrank_core.contracts.topics import USER_CHANGES
+from feedrank_core.contracts.topics import SLATES, USER_CHANGES, USERS
 from feedrank_core.contracts.user_changes import ORDER_GROUPS
-from feedrank_core.runtime.bus import Bus, Record
+from feedrank_core.runtime.bus import Bus, Outgoing, Record
 from feedrank_core.runtime.bus_memory import MemoryBus
 from feedrank_core.runtime.bus_redis import RedisBus
 from feedrank_core.runtime.change_reports import Reporter
@@ -33,6 +34,7 @@ from feedrank_ingestion.order_follower import OrderFollower
 
 NEEDLE, KNOWN = "reader-needle", "reader-known"
 PATIENCE_S = 20.0
+LATE = timedelta(hours=1)
 
 
 def click(user: str, event_id: str) -> dict[str, Any]:
@@ -45,6 +47,8 @@ class World:
 
     def __init__(self, bus: Bus, root: Path, client: httpx.AsyncClient) -> None:
         self.bus, self.root, self.client = bus, root, client
+        self.ahead = timedelta(0)
+        """How much later it is for whoever makes the bus forget."""
         self._stack = ExitStack()
         self.begin()
 
@@ -62,7 +66,10 @@ class World:
         self._orders = reading(self.bus.consumer([USER_CHANGES], group=ORDER_GROUPS[0], member="o"))
         self._reporter = reading(Reporter(self.bus))
         self._forgetting = BusEraser(
-            self.bus, self._reporter, eraser.subjects, clock=lambda: datetime.now(UTC)
+            self.bus,
+            self._reporter,
+            eraser.subjects,
+            clock=lambda: datetime.now(UTC) + self.ahead,
         )
         self._forgetting.resume()
 
@@ -123,7 +130,13 @@ async def world_on(bus: Bus, root: Path) -> AsyncIterator[World]:
 
 @pytest.fixture(autouse=True)
 def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    be_eager(monkeypatch)
+
+
+def be_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is late here unless a test says so."""
     monkeypatch.setattr(bus_eraser, "EVERY_S", 0.0)
+    monkeypatch.setattr(bus_eraser, "LATE", timedelta(0))
 
 
 async def test_an_erased_reader_is_in_no_key_of_the_bus_and_in_no_file(
@@ -230,11 +243,53 @@ async def test_a_follower_that_dies_in_between_is_completed_by_the_next(
             while True:
                 world.follow()
         monkeypatch.undo()
-        monkeypatch.setattr(bus_eraser, "EVERY_S", 0.0)
+        be_eager(monkeypatch)
         world.crash()
         await world.until(lambda stores: stores["lake"] == stores["bus"] == "done")
         assert world.clicks() == {KNOWN: 1}
         assert _keys_with(bus_url, NEEDLE) == []
+    bus.close()
+
+
+async def test_what_comes_late_from_before_an_order_is_forgotten_too(
+    bus_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slate that waited for the bus, another intake's profile, a letter made after the order."""
+    monkeypatch.setattr(bus_eraser, "LATE", LATE)
+    bus = RedisBus(bus_url)
+    async with world_on(bus, tmp_path / "lake") as world:
+        before = {"user_id": NEEDLE, "accepted_at": datetime.now(UTC).isoformat()}
+        await world.client.delete(f"/v1/users/{NEEDLE}")
+        world.follow()
+        publisher = bus.publisher()
+        for topic in (SLATES, USERS):
+            publisher.publish(topic, [Outgoing(NEEDLE, orjson.dumps(before | {"unknown": 1}))])
+        publisher.publish(USERS, [Outgoing(NEEDLE, orjson.dumps(before))])
+        publisher.close()
+        await world.client.put(f"/v1/users/{KNOWN}", json={"country": "DE"})
+        world.sink_all()
+        world.others_read()
+        await world.until(lambda stores: stores["lake"] == "done")
+        assert (await world.receipt(NEEDLE))["bus"] == "pending"
+        world.ahead = LATE
+        await world.until(lambda stores: stores["bus"] == "done")
+        assert _keys_with(bus_url, NEEDLE) == []
+        assert _keys_with(bus_url, KNOWN)
+    bus.close()
+
+
+async def test_a_reader_who_came_back_keeps_what_they_sent_since(
+    bus_url: str, tmp_path: Path
+) -> None:
+    bus = RedisBus(bus_url)
+    async with world_on(bus, tmp_path / "lake") as world:
+        await world.client.delete(f"/v1/users/{NEEDLE}")
+        world.follow()
+        await world.client.put(f"/v1/users/{NEEDLE}", json={"country": "DE"})
+        world.sink_all()
+        world.others_read()
+        await world.until(lambda stores: stores["bus"] == "done")
+        assert b"h:users" in _keys_with(bus_url, NEEDLE)
     bus.close()
 
 

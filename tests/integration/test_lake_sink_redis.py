@@ -13,6 +13,7 @@ from feedrank_core.contracts.topics import (
     ITEM_STATS,
     ITEMS,
     USER_CHANGES,
+    Topic,
     with_dead_letters,
 )
 from feedrank_core.contracts.user_changes import ORDER_GROUPS
@@ -79,6 +80,34 @@ def test_every_topic_is_kept_for_its_retention_and_no_longer(
     publisher.close()
 
 
+def lost(sink: LakeSink, topic: Topic) -> float | None:
+    labels = {"topic": topic.name}
+    return sink._metrics.registry.get_sample_value("feedrank_ingestion_sink_lost_total", labels)
+
+
+def test_what_an_erasure_took_is_no_loss_for_a_sink_over_an_older_lake(
+    bus: RedisBus, bus_url: str, tmp_path: Path
+) -> None:
+    publisher = bus.publisher()
+    publisher.publish(INTERACTIONS, [event(n) for n in range(5)])
+    assert step(bus, sink_over(bus, tmp_path / "lake")) == 5
+    assert bus.erase(INTERACTIONS, "u1", LATER, read=None) == (5, 0)
+    publisher.publish(INTERACTIONS, [event(5)])
+    restored = sink_over(bus, tmp_path / "restored")
+    assert step(bus, restored) == 1
+    assert lost(restored, INTERACTIONS) is None
+    step(bus, sink_over(bus, tmp_path / "lake"))
+    # What is past its retention is noted no longer, and lost for whoever lacks it.
+    step(bus, sink_over(bus, tmp_path / "lake", LATER))
+    with redis.Redis.from_url(bus_url) as client:
+        assert client.keys("e:interactions:*") == []
+    publisher.publish(INTERACTIONS, [event(6)])
+    restored = sink_over(bus, tmp_path / "restored later")
+    assert step(bus, restored) == 1
+    assert lost(restored, INTERACTIONS) == 6
+    publisher.close()
+
+
 def test_what_the_bus_dropped_before_it_was_read_is_counted(
     bus: RedisBus, bus_url: str, tmp_path: Path
 ) -> None:
@@ -94,9 +123,7 @@ def test_what_the_bus_dropped_before_it_was_read_is_counted(
                 client.xtrim(stream, minid=entry_id(10), approximate=False)
     sink = sink_over(bus, tmp_path)
     assert step(bus, sink) == 6
-    lost = "feedrank_ingestion_sink_lost_total"
-    registry = sink._metrics.registry
-    assert registry.get_sample_value(lost, {"topic": INTERACTIONS.name}) == 5
+    assert lost(sink, INTERACTIONS) == 5
     # A version of an item that a later one has replaced is no loss.
-    assert registry.get_sample_value(lost, {"topic": ITEMS.name}) is None
+    assert lost(sink, ITEMS) is None
     publisher.close()

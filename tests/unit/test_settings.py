@@ -1,8 +1,12 @@
 import pytest
+import redis
 from feedrank_batch_ranker.settings import Settings as BatchRanker
 from feedrank_cli.roster import roster
 from feedrank_cli.settings import Settings as CommandLine
+from feedrank_core.runtime.bus import BusUnavailableError
 from feedrank_core.runtime.bus_kafka_connection import Security
+from feedrank_core.runtime.bus_open import open_bus
+from feedrank_core.runtime.bus_redis_streams import translated
 from feedrank_core.runtime.settings import InstallationSettings
 from feedrank_feature_store.settings import Settings as FeatureStore
 from feedrank_gateway.settings import Settings as Gateway
@@ -76,6 +80,40 @@ def test_a_bad_setting_ends_the_start_with_its_variable_and_value(
     monkeypatch.setenv(variable, value)
     with pytest.raises(SystemExit, match=f"^error: {variable}: .*got {value!r}"):
         settings.at_start()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "shown"),
+    [
+        ("FEEDRANK_BUS_URL", "redis://us:h1dden@h:0/0", "redis://***@h:0/0"),
+        ("FEEDRANK_BUS_URL", "redis://:h1/dden@h:1/0", "must have /"),
+        ("FEEDRANK_BUS_URL", "http://us:h1dden@h", "http://***@h"),
+        ("FEEDRANK_BUS_URL", "kafka://us:h1dden@h:9092/", "FEEDRANK_KAFKA_SASL_USERNAME"),
+        ("FEEDRANK_CACHE_URL", "redis://h:x/0?password=h1dden&db=1", "password=***&db=1"),
+        ("FEEDRANK_GATEWAY_CURSOR_SECRET", "h1", "FEEDRANK_GATEWAY_CURSOR_SECRET"),
+    ],
+)
+def test_the_complaint_about_a_bad_setting_shows_no_password(monkeypatch, variable, value, shown):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SystemExit) as ended:
+        Gateway.at_start()
+    said = str(ended.value)
+    assert variable in said and shown in said
+    assert "h1" not in said and "dden" not in said
+
+
+@pytest.mark.parametrize("url", ["ftp://us:hidden@h", "ftp://h?password=hidden"])
+def test_an_unknown_bus_is_named_without_its_password(url):
+    with pytest.raises(ValueError, match=r"ftp://.*\*\*\*") as refused:
+        open_bus(url)
+    assert "hidden" not in str(refused.value)
+
+
+def test_a_bus_that_is_away_is_named_without_its_password():
+    url = "redis://us:hidden@host:7801/0?username=hidden"
+    with pytest.raises(BusUnavailableError, match="host:7801") as away, translated(url):
+        raise redis.ConnectionError("refused")
+    assert "hidden" not in str(away.value)
 
 
 def test_up_gives_the_cache_the_memory_that_it_is_told(monkeypatch, tmp_path):

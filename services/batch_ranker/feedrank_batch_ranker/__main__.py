@@ -1,10 +1,13 @@
-"""`python -m feedrank_batch_ranker rank|publish --run DIR`."""
+"""`python -m feedrank_batch_ranker rank|publish --run DIR`, and `keep` beside the services."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Annotated, Any
 
 import orjson
@@ -18,10 +21,14 @@ from redis import RedisError
 
 from feedrank_batch_ranker import app as rim
 from feedrank_batch_ranker.errors import RankerError
+from feedrank_batch_ranker.keeper import Keeper
 from feedrank_batch_ranker.publish import publish as publish_bundle
 from feedrank_batch_ranker.rank import bundle_of
 from feedrank_batch_ranker.rank import rank as rank_users
 from feedrank_batch_ranker.settings import Settings
+
+NICENESS = 10
+"""Feeds come first, also while everybody's candidates are written."""
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 Run = Annotated[Path, typer.Option(help="Folder of the daily run; its bundle.json says which.")]
@@ -51,6 +58,20 @@ def publish(run: Run) -> None:
             return publish_bundle(at.store, at.cache, at.users, bundle_of(run), settings, metrics)
 
     _answer(work)
+
+
+@app.command()
+def keep() -> None:
+    """Write candidates again wherever the cache loses them, until told to stop."""
+    configure("batch_ranker")
+    os.nice(NICENESS)
+    stopping = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    settings, metrics = Settings.at_start(), Metrics("batch_ranker")
+    keeper = Keeper(rim.build(settings), settings, metrics)
+    with probes(metrics, lambda: keeper.trouble, settings.host, settings.keeper_port):
+        keeper.run(stopping)
 
 
 def _answer(work: Callable[[Settings], dict[str, Any]]) -> None:

@@ -19,13 +19,18 @@ class RankedUsers:
         self._began = pq.ParquetFile(path)
         self._inode = path.stat().st_ino
 
+    @property
+    def is_replaced(self) -> bool:
+        """Whether another table lies there by now."""
+        return self._path.stat().st_ino != self._inode
+
     def forget_erased(self, cache: Redis, bundle_id: str) -> int:
         """Delete candidates of those who are in the table no more; how many that were.
 
         An erasure takes them out of the table before it sweeps the cache: what was written after
         its sweep is found here.
         """
-        if self._path.stat().st_ino == self._inode:
+        if not self.is_replaced:
             return 0
         gone = _ids(self._began) - _ids(pq.ParquetFile(self._path))
         for user_id in gone:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,7 +29,7 @@ from feedrank_batch_ranker.indexing import index_bundle, load_index
 from feedrank_batch_ranker.readers import UserEncoder, as_readers, read_users
 from feedrank_batch_ranker.selection import allowed, best, recall
 from feedrank_batch_ranker.settings import Settings
-from feedrank_batch_ranker.written import missing
+from feedrank_batch_ranker.written import lacking, missing
 
 
 def bundle_of(run: Path) -> str:
@@ -166,6 +167,19 @@ class Ranker:
                 self.metrics.gauge("readers_ranked").set(done)
                 tick(len(batch))
         return state
+
+    def write_missing(self, users: Path, cache: Redis, is_over: Callable[[], bool]) -> int:
+        """Rank and write for those who have no candidates, until it is over; how many they were."""
+        num_readers = 0
+        for batch in read_users(users, self.settings.chunk_users, self._encoder.schema):
+            if is_over():
+                break
+            bare = lacking(cache, batch["user_id"].to_pylist(), self.bundle.bundle_id)
+            if any(bare):
+                self._write(cache, self.rank_chunk(batch.filter(pa.array(bare))))
+                num_readers += sum(bare)
+                self.metrics.counter("readers_refilled_total").inc(sum(bare))
+        return num_readers
 
     def rank_chunk(self, batch: pa.RecordBatch) -> list[tuple[str, np.ndarray, np.ndarray]]:
         """User id, dense indices and scores of each user of the chunk."""

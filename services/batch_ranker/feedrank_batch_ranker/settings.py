@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from feedrank_core.runtime.settings import BATCH_RANKER_PORT, InstallationSettings, Port
+from feedrank_core.runtime.settings import (
+    BATCH_RANKER_KEEPER_PORT,
+    BATCH_RANKER_PORT,
+    InstallationSettings,
+    Port,
+)
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
@@ -14,6 +19,10 @@ class Settings(InstallationSettings):
 
     port: Port = BATCH_RANKER_PORT
     """Probes and metrics while it works."""
+    keeper_port: Port = BATCH_RANKER_KEEPER_PORT
+    """Probes and metrics of the keeper."""
+    keep_every_s: float = Field(default=10.0, gt=0)
+    """How often the keeper looks whether the cache still holds the candidates."""
     num_candidates: int = Field(default=500, ge=1, le=533)
     """Candidates a user: 533 fill the 3,200 bytes of a `cand:` value."""
     chunk_users: int = Field(default=2048, ge=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,12 @@ def missing(
     ids = pq.read_table(users, columns=["user_id"])["user_id"].slice(0, first)
     chance = np.random.default_rng(seed)
     drawn = chance.choice(len(ids), size=min(SAMPLE, len(ids)), replace=False)
+    return sum(lacking(cache, ids.take(drawn).to_pylist(), bundle_id)), len(drawn)
+
+
+def lacking(cache: Redis, users: Sequence[str], bundle_id: str) -> list[bool]:
+    """Of each of these users, whether the cache holds no candidates."""
     with cache.pipeline(transaction=False) as pipe:
-        for user in ids.take(drawn).to_pylist():
+        for user in users:
             pipe.exists(CANDIDATES.key(bundle=bundle_id, user=user))
-        return sum(1 for found in pipe.execute() if not found), len(drawn)
+        return [not found for found in pipe.execute()]

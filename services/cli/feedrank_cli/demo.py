@@ -57,7 +57,7 @@ def free_ports(count: int) -> list[int]:
 
 def own_settings(home: Path) -> Settings:
     """A home of its own on free ports; the ports of a former `up` there while it runs."""
-    bus, cache, gateway, ingestion, features, sink, trainer, ranker = free_ports(8)
+    bus, cache, gateway, ingestion, features, sink, trainer, ranker, keeper = free_ports(9)
     settings = load(
         home=home,
         bus_url=f"redis://127.0.0.1:{bus}/0",
@@ -68,6 +68,7 @@ def own_settings(home: Path) -> Settings:
         lake_sink_port=sink,
         trainer_port=trainer,
         batch_ranker_port=ranker,
+        batch_ranker_keeper_port=keeper,
     )
     if Supervisor(settings).is_running():
         raise CommandError(

@@ -97,6 +97,14 @@ def roster(settings: Settings) -> list[Process]:
             READY_PATH,
         ),
         Process(
+            "candidate_keeper",
+            _service("batch_ranker", "keep"),
+            settings.batch_ranker_keeper_port,
+            "FEEDRANK_BATCH_RANKER_KEEPER_PORT",
+            # It is ready once nothing is lost, which a cache that was started just now is not.
+            HEALTHY_PATH,
+        ),
+        Process(
             "gateway",
             _service("gateway", "serve"),
             settings.gateway_port,

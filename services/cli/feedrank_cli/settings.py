@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from feedrank_core.runtime.bus_open import is_kafka
 from feedrank_core.runtime.settings import (
+    BATCH_RANKER_KEEPER_PORT,
     BATCH_RANKER_PORT,
     FEATURE_STORE_PORT,
     GATEWAY_PORT,
@@ -47,6 +48,8 @@ class Settings(InstallationSettings):
     """Probes and metrics while it works."""
     batch_ranker_port: Port = BATCH_RANKER_PORT
     """Probes and metrics while it works."""
+    batch_ranker_keeper_port: Port = BATCH_RANKER_KEEPER_PORT
+    """Probes and metrics."""
     kafka_controller_port: Port = 7803
     """Of the Kafka that `up --bus kafka` starts."""
     cache_bytes: Annotated[int, Field(ge=1 << 20)] = CACHE_BYTES

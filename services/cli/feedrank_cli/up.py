@@ -116,8 +116,9 @@ def up(
     Supervised: what dies is started again. Ends with `feedrank down`; Ctrl-C while it starts (or
     any time with --foreground) leaves no process behind. The home moves by FEEDRANK_HOME, the
     servers by FEEDRANK_BUS_URL and FEEDRANK_CACHE_URL, ports by FEEDRANK_GATEWAY_PORT,
-    FEEDRANK_INGESTION_PORT, FEEDRANK_FEATURE_STORE_PORT, FEEDRANK_LAKE_SINK_PORT, and those of the
-    day's commands by FEEDRANK_TRAINER_PORT and FEEDRANK_BATCH_RANKER_PORT.
+    FEEDRANK_INGESTION_PORT, FEEDRANK_FEATURE_STORE_PORT, FEEDRANK_LAKE_SINK_PORT,
+    FEEDRANK_BATCH_RANKER_KEEPER_PORT, and those of the day's commands by FEEDRANK_TRAINER_PORT and
+    FEEDRANK_BATCH_RANKER_PORT.
 
     For example:
         feedrank up

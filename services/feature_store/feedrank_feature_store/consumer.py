@@ -81,6 +81,8 @@ class StreamFollower:
         self._wake = wake
         self._max_records, self._checkpoint_s = max_records, checkpoint_s
         self._last: dict[Place, Record] = {}
+        self._met: set[Place] = set()
+        self._behind: set[Place] = set()
         self._refused: deque[tuple[Record, str]] = deque()
         self._unsaved = 0
         self._saved_at = self._imported_at = self._measured_at = time.monotonic()
@@ -123,6 +125,8 @@ class StreamFollower:
         if now - self._measured_at >= MEASURE_EVERY_S:
             self._measure()
         records = self._consumer.poll(max_records=self._max_records, timeout_s=POLL_S)
+        if not records and self._behind:
+            self._fill_ends()
         if folded := self._orders.take(records):
             self._fold(folded)
         if self._orders.apply():
@@ -201,21 +205,39 @@ class StreamFollower:
         for record in records:
             place = (record.topic, record.partition)
             expected = positions.get(place, 0)
-            if record.offset > expected and not TOPICS[record.topic].compacted:
+            if record.offset > expected and self._may_lack(place):
                 self._fill(record, expected)
+            self._met.add(place)
             if record.offset >= expected:
                 fresh.append(record)
                 positions[place] = record.offset + 1
             self._last[place] = record
         return fresh
 
+    def _may_lack(self, place: Place) -> bool:
+        """Whether a gap is more than what compaction leaves: there only while we were away."""
+        return not TOPICS[place[0]].compacted or place not in self._met
+
     def _fill(self, record: Record, start: int) -> None:
         """The bus dropped records before this one: the lake has them."""
         found = self._lake_log.fill(record.topic, record.partition, start, record.offset)
-        missing = record.offset - start - found
+        is_compacted = TOPICS[record.topic].compacted
+        missing = 0 if is_compacted else record.offset - start - found
         self._metrics.counter("lost_total").labels(topic=record.topic).inc(missing)
         place = {"topic": record.topic, "partition": record.partition}
         log.warning("gap", start=start, end=record.offset, in_lake=found, lost=missing, **place)
+
+    def _fill_ends(self) -> None:
+        """Where the bus dropped the last records of a partition, take them from the lake.
+
+        No record says that it follows them, and orders wait for what was on the bus.
+        """
+        left = self._consumer.lag()
+        for place in [place for place in self._behind if left.get(place) == 0]:
+            with self._lock:
+                self._unsaved += self._lake_log.fill_to_its_end(*place)
+            self._behind.discard(place)
+            self._wake()
 
     def _follow_imports(self) -> None:
         """Fold what was imported, a window at a time, so that the bus never waits long."""
@@ -231,9 +253,14 @@ class StreamFollower:
     def _measure(self) -> None:
         self._measured_at = time.monotonic()
         positions, lag = self._state.positions, 0
+        self._behind.clear()
         for topic in FOLDED:
             for partition, end in self._bus.end_offsets(topic).items():
-                lag += max(0, end - positions.get((topic.name, partition), 0))
+                place = (topic.name, partition)
+                behind = max(0, end - positions.get(place, 0))
+                lag += behind
+                if behind:
+                    self._behind.add(place)
         self._metrics.gauge("lag_records").set(lag)
         with self._lock:
             self._metrics.gauge("state_bytes").set(self._state.num_bytes())

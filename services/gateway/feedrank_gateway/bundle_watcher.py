@@ -46,6 +46,11 @@ class BundleWatcher:
         self.stands_in = False
         """Whether `current` serves because the bundle that should was refused."""
 
+    @property
+    def cache_forgot(self) -> bool:
+        """Whether the cache was emptied, and may lack candidates that were written."""
+        return self._pointer.cache_forgot
+
     def start(self) -> None:
         """Poll once, then from a thread. Blocks: until a bundle that is there is verified."""
         self.poll()

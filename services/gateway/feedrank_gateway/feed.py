@@ -55,10 +55,15 @@ class FeedRequest:
 
 
 class Bundles(Protocol):
-    """Which bundle serves now, and whether it does so for one that cannot."""
+    """Which bundle serves now, whether it does so for one that cannot, and with what cache."""
 
     current: ServingBundle | None
     stands_in: bool
+
+    @property
+    def cache_forgot(self) -> bool:
+        """Whether the cache may lack candidates that were written."""
+        ...
 
 
 class FeedService:
@@ -118,6 +123,8 @@ class FeedService:
         degraded: list[Degraded],
         now: datetime,
     ) -> _Turn:
+        if read.candidates is None and self._bundles.cache_forgot:
+            degraded.append(Degraded.CANDIDATES)
         held_M = _keys(read.served)
         missed_M = held_M[:0]
         if before.num_popular:  # shown while the cache was away: held from now on

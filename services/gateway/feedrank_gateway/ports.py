@@ -49,6 +49,12 @@ class Cache(Protocol):
 class Pointer(Protocol):
     """Says which bundle serves."""
 
+    cache_forgot: bool
+    """Whether the cache, when asked last, did not name the bundle that serves.
+
+    It was emptied, and candidates of that bundle may be gone.
+    """
+
     def current_id(self) -> str | None:
         """The bundle's id, or None before the first flip. Blocks: up to a short timeout."""
         ...

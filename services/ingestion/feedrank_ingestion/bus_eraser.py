@@ -1,4 +1,4 @@
-"""Makes the bus forget an erased reader, once every store has read the order.
+"""Makes the bus forget an erased reader, once every store has read the order and nothing is late.
 
 Kafka forgets by its topics' retention, and the report says by when. The Redis bus forgets at
 once: records, the order itself, merges that name the reader, and the server's file.
@@ -40,6 +40,13 @@ from pydantic import ValidationError
 from feedrank_ingestion.lake_sink import GROUP as LAKE_SINK
 
 EVERY_S = 1.0
+LATE = timedelta(seconds=30)
+"""How long after an order the bus may still be given something from before it.
+
+A group of the intake is some ten calls of 1.2 s at most (`runtime.bus_redis_streams`), and waits
+for one before it; a gateway's slates follow within seconds once the bus takes any. Letters about
+such records come with their first reading.
+"""
 SEGMENT = timedelta(days=1)
 """How much longer than its retention a record may lie in Kafka's segment that is written to."""
 FORGOTTEN_BY = USER_CHANGES.retention + SEGMENT
@@ -117,7 +124,8 @@ class BusEraser:
 
     def _forget(self, bus: Forgetful) -> None:
         read = min(self._bus.committed(USER_CHANGES, group=g)[0] for g in ORDER_GROUPS)
-        due = [(r, c) for r, c in self._waiting if r.offset < read]
+        latest = self._clock() - LATE
+        due = [(r, c) for r, c in self._waiting if r.offset < read and r.published_at <= latest]
         erased = [(r, c, *self._erase(bus, c.user_id, c.accepted_at)) for r, c in due]
         gone = [(record, change, removed) for record, change, removed, left in erased if not left]
         if not gone:

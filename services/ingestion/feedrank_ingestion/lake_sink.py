@@ -17,7 +17,14 @@ from threading import Event
 import structlog
 from feedrank_core.contracts.topics import TOPICS, USER_CHANGES, Topic, with_dead_letters
 from feedrank_core.contracts.user_changes import ORDER_GROUPS
-from feedrank_core.runtime.bus import Bus, BusUnavailableError, Consumer, LeaseLostError, Record
+from feedrank_core.runtime.bus import (
+    Bus,
+    BusUnavailableError,
+    Consumer,
+    Forgetful,
+    LeaseLostError,
+    Record,
+)
 from feedrank_core.runtime.lake import Lake, LakeError
 from feedrank_core.runtime.metrics import Metrics
 
@@ -117,7 +124,7 @@ class LakeSink:
         return batch
 
     def _look_for_a_gap(self, record: Record) -> None:
-        """Count what the bus dropped before this record: beyond its retention, or erased."""
+        """Count what the bus dropped before this record, but for what an erasure took."""
         place = record.topic, record.partition
         expected = self._expected.get(place, 0)
         self._expected[place] = max(expected, record.offset + 1)
@@ -126,9 +133,14 @@ class LakeSink:
         # Another sink may have read on meanwhile; a new one knows nothing yet.
         held = self._lake.positions(record.topic, writer=GROUP).get(record.partition, 0)
         start = max(expected, held)
-        if record.offset > start:
-            self._metrics.counter("sink_lost_total").labels(record.topic).inc(record.offset - start)
-            log.error("gap", topic=place[0], partition=place[1], start=start, end=record.offset)
+        lost = record.offset - start
+        if lost > 0 and isinstance(self._bus, Forgetful):
+            # Over a lake that was restored the sink reads again what was erased since.
+            lost -= self._bus.num_erased(*place, start, record.offset)
+        if lost > 0:
+            self._metrics.counter("sink_lost_total").labels(record.topic).inc(lost)
+            gap = {"start": start, "end": record.offset, "lost": lost}
+            log.error("gap", topic=place[0], partition=place[1], **gap)
 
     def _keep(self, batch: Batch, consumer: Consumer) -> bool:
         """Add the rows to the lake, however long the disk stays full; False when told to stop.

@@ -100,6 +100,7 @@ METRICS: tuple[MetricSpec, ...] = (
     _gauge("trainer", "validation_ndcg", "NDCG@10 of the last epoch; 0 without a later slice."),
     _gauge("batch_ranker", "readers", "Readers of the run."),
     _gauge("batch_ranker", "readers_ranked", "Readers whose candidates are written."),
+    _counter("batch_ranker", "readers_refilled_total", "Readers whose lost candidates came back."),
     _gauge(
         "batch_ranker",
         "recall",

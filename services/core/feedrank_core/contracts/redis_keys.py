@@ -53,7 +53,8 @@ CURRENT_BUNDLE = RedisKey(
     writer="batch_ranker",
     readers=frozenset({"gateway", "model_server"}),
     redis_type="string",
-    value="the id of the bundle that serves; the truth is CURRENT in the bundle store",
+    value="the id of the bundle that serves, as CURRENT in the bundle store says; without it, the"
+    " candidates are written again",
     max_bytes=64,
     ttl_s=None,
     planned=frozenset({"model_server"}),

@@ -168,7 +168,9 @@ class Forgetful(Protocol):
     def erase(
         self, topic: Topic, user_id: str, until: datetime, *, read: Mapping[int, int] | None
     ) -> tuple[int, int]:
-        """Remove the reader's records accepted by then, and published by then from a `-dlq`.
+        """Remove the reader's records accepted by then; from a `-dlq` the letters that hold such.
+
+        What has no instant that can be read is of the past.
 
         Only those that were `read` (by partition, the first offset that was not; None for all).
         Returns how many went, and how many stay because of that. Raises: BusUnavailableError.
@@ -177,6 +179,13 @@ class Forgetful(Protocol):
 
     def remove(self, records: Sequence[Record]) -> int:
         """Remove these records; how many were there. Raises: BusUnavailableError."""
+        ...
+
+    def num_erased(self, topic: str, partition: int, start: int, end: int) -> int:
+        """How many of the offsets from `start` up to `end` were removed, and so are no loss.
+
+        Of what is past its retention nobody knows any more. Raises: BusUnavailableError.
+        """
         ...
 
     def begin_rewrite(self) -> bool:

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from feedrank_core.runtime.bus import BusUnavailableError
-from feedrank_core.runtime.settings import StartSettings
+from feedrank_core.runtime.settings import StartSettings, masked
 
 MAX_RECORD_BYTES = 4 << 20
 """The intake takes bodies of 1 MiB, and a dead letter holds a record in base64."""
@@ -75,7 +75,8 @@ class Connection:
     def __init__(self, url: str, *, timeout_s: float) -> None:
         parts = urlsplit(url)
         if parts.scheme != "kafka" or not parts.netloc:
-            raise ValueError(f"a Kafka URL is kafka://host:port[,host:port]/[prefix], not {url!r}")
+            wanted = "kafka://host:port[,host:port]/[prefix]"
+            raise ValueError(f"a Kafka URL is {wanted}, not {masked(url)!r}")
         self.servers = [s if ":" in s else f"{s}:9092" for s in parts.netloc.split(",")]
         self.timeout_s = timeout_s
         self.security = Security.at_start()

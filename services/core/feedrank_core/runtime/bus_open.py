@@ -6,6 +6,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from feedrank_core.runtime.bus import Bus
+from feedrank_core.runtime.settings import masked
 
 KAFKA_SCHEME = "kafka"
 REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
@@ -38,4 +39,4 @@ def open_bus(url: str) -> OpenBus:
         from feedrank_core.runtime.bus_redis import RedisBus
 
         return RedisBus(url)
-    raise ValueError(f"bus_url must start with redis:// or kafka://, not {url!r}")
+    raise ValueError(f"bus_url must start with redis:// or kafka://, not {masked(url)!r}")

@@ -181,6 +181,14 @@ class RedisBus:
         with translated(self._url):
             return bus_redis_erasure.remove(self._client, records)
 
+    def num_erased(self, topic: str, partition: int, start: int, end: int) -> int:
+        """How many of the offsets from `start` up to `end` were erased.
+
+        Raises: BusUnavailableError.
+        """
+        with translated(self._url):
+            return bus_redis_erasure.num_erased(self._client, topic, partition, start, end)
+
     def begin_rewrite(self) -> bool:
         """Have the server's file written anew; False while a former rewrite is under way.
 

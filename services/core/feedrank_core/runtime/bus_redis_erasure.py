@@ -9,7 +9,7 @@ import base64
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import orjson
 import redis
@@ -21,6 +21,7 @@ from feedrank_core.runtime.bus_redis_streams import PAGE_RECORDS, entry_id, to_r
 
 _NAMING = ("user_id", "into")
 """The fields of the contracts that hold a reader's id."""
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 
@@ -31,31 +32,49 @@ def erase(
     until: datetime,
     read: Mapping[int, int] | None,
 ) -> tuple[int, int]:
-    """Remove the reader's records accepted by then; how many, and how many were not read yet."""
+    """Remove the reader's records accepted by then; how many, and how many were not read yet.
+
+    What has no instant is of the past: withdrawals, and what cannot be read.
+    """
     is_twin = topic.name.endswith(DLQ_SUFFIX)
     partition = 0 if is_twin else partition_of(user_id, topic.partitions)
     end = None if read is None else read[partition]
     removed = left = 0
     for page in _pages(client, topic, partition, None if is_twin else user_id):
         if is_twin:
-            gone = [r for r in page if _carries(r, user_id) and r.published_at <= until]
+            letters = [(r, _letter_of(r)) for r in page]
+            gone = [
+                r
+                for r, letter in letters
+                if _carries(letter, user_id) and _accepted_at(letter.value) <= until
+            ]
         else:
-            gone = [r for r in page if _accepted_at(r) <= until]
+            gone = [r for r in page if _accepted_at(r.value) <= until]
         passed = gone if end is None else [r for r in gone if r.offset < end]
         removed += remove(client, passed)
+        if topic.compacted:
+            _drop_last(client, topic, passed)
         left += len(gone) - len(passed)
     return removed, left
 
 
 def remove(client: redis.Redis, records: Sequence[Record]) -> int:
-    """Remove these entries; how many were there."""
+    """Remove these entries, and note that they are no loss; how many were there."""
     if not records:
         return 0
     with client.pipeline(transaction=False) as pipe:
         for record in records:
+            noted = scripts.erased_key(record.topic, record.partition)
+            pipe.zadd(noted, {str(record.offset): record.offset})
             stream = scripts.stream_key(record.topic, record.partition)
             pipe.xdel(stream, entry_id(record.offset))
-        return sum(pipe.execute())
+        return sum(pipe.execute()[1::2])
+
+
+def num_erased(client: redis.Redis, topic: str, partition: int, start: int, end: int) -> int:
+    """How many of the offsets from `start` up to `end` were erased."""
+    noted = scripts.erased_key(topic, partition)
+    return cast(int, client.zcount(noted, start, f"({end}"))
 
 
 def begin_rewrite(client: redis.Redis) -> bool:
@@ -97,27 +116,44 @@ def _pages(
         start = following.decode()
 
 
-def _accepted_at(record: Record) -> datetime:
-    """When the record was accepted; a withdrawal has no instant and is always of the past."""
-    if record.value is None:
-        return datetime.min.replace(tzinfo=UTC)
+def _drop_last(client: redis.Redis, topic: Topic, records: Sequence[Record]) -> None:
+    """Forget those of these that are the last of their keys."""
+    drop = client.register_script(scripts.DROP_LAST)
+    for record in records:
+        place = f"{record.partition}:{record.offset}:"
+        drop(keys=[scripts.latest_key(topic.name)], args=[record.key, place])
+
+
+def _accepted_at(value: bytes | None) -> datetime:
     try:
-        return datetime.fromisoformat(orjson.loads(record.value)["accepted_at"])
+        moment = datetime.fromisoformat(orjson.loads(value or b"")["accepted_at"])
     except (ValueError, KeyError, TypeError):
-        return record.published_at
+        return _LONG_AGO
+    return moment if moment.tzinfo else _LONG_AGO
 
 
-def _carries(record: Record, user_id: str) -> bool:
-    """Whether a dead letter holds a record of this reader, or an order that names them."""
+class _Letter(NamedTuple):
+    """The record in a dead letter."""
+
+    key: str | None
+    value: bytes
+
+
+def _letter_of(record: Record) -> _Letter:
     letter = orjson.loads(record.value or b"{}")
-    if letter.get("key") == user_id:
+    return _Letter(letter.get("key"), base64.b64decode(letter.get("value", "")))
+
+
+def _carries(letter: _Letter, user_id: str) -> bool:
+    """Whether a dead letter holds a record of this reader, or an order that names them."""
+    if letter.key == user_id:
         return True
-    value = base64.b64decode(letter.get("value", ""))
     try:
-        return _names(orjson.loads(value), user_id)
+        return _names(orjson.loads(letter.value), user_id)
     except orjson.JSONDecodeError:
         # Quoted, since the id of one reader may be a part of another's, or of anything.
-        return orjson.dumps(user_id) in value or user_id in map(_text, _STRING.findall(value))
+        quoted = map(_text, _STRING.findall(letter.value))
+        return orjson.dumps(user_id) in letter.value or user_id in quoted
 
 
 def _names(body: Any, user_id: str) -> bool:

@@ -6,6 +6,7 @@ server, for topic T, partition P and group G:
     s:T:P     stream; offset n has the id `{n+1}-0`; fields k, t (ms) and v (unless withdrawn)
     n:T:P     the offset that the next record gets
     h:T       hash of a compacted topic: key -> `P:offset:ms:value`
+    e:T:P     sorted set: offsets of records that were erased and are not past their retention
     pos:G:T   hash: partition -> first offset not committed
     l:G:T:P   lease: the token of the partition's one reader, with an expiry
     m:G:T     sorted set of the group's members by the time (ms) at which they count as gone
@@ -52,6 +53,13 @@ return 1
 """
 """KEYS: h:T, then s:T:P of all partitions, then n:T:P of all. ARGV: number of partitions, whether
 compacted, then partition, key, `1`value or `0` of each record."""
+
+DROP_LAST = """
+local last = redis.call('HGET', KEYS[1], ARGV[1])
+if last and string.sub(last, 1, #ARGV[2]) == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end
+return 1
+"""
+"""KEYS: h:T. ARGV: key, `P:offset:` of the record that it must still hold."""
 
 SHARE = """
 local clock = redis.call('TIME')
@@ -139,6 +147,11 @@ def stream_key(topic: str, partition: int) -> str:
 def next_key(topic: str, partition: int) -> str:
     """The counter of a partition."""
     return f"n:{topic}:{partition}"
+
+
+def erased_key(topic: str, partition: int) -> str:
+    """The offsets that were erased from a partition."""
+    return f"e:{topic}:{partition}"
 
 
 def latest_key(topic: str) -> str:

@@ -15,6 +15,7 @@ from redis.retry import Retry
 from feedrank_core.contracts.topics import Topic
 from feedrank_core.runtime import bus_redis_scripts as scripts
 from feedrank_core.runtime.bus import BusUnavailableError, Record
+from feedrank_core.runtime.settings import masked
 
 TIMEOUT_S = 1.2
 """How long the server may take to answer; a blocking read stays below it."""
@@ -30,8 +31,7 @@ def translated(url: str) -> Iterator[None]:
     try:
         yield
     except redis.RedisError as error:
-        where = url.rsplit("@", 1)[-1]
-        raise BusUnavailableError(f"the bus at {where} did not answer: {error}") from error
+        raise BusUnavailableError(f"the bus at {masked(url)} did not answer: {error}") from error
 
 
 def connect(url: str) -> redis.Redis:
@@ -105,8 +105,9 @@ def trim_stream(client: redis.Redis, topic: str, partition: int, end: int, cutof
             high = middle
         else:
             low = middle + 1
-    stream, kept = scripts.stream_key(topic, partition), entry_id(min(low, end))
-    return cast(int, client.xtrim(stream, minid=kept, approximate=False))
+    stream, kept = scripts.stream_key(topic, partition), min(low, end)
+    client.zremrangebyscore(scripts.erased_key(topic, partition), "-inf", f"({kept}")
+    return cast(int, client.xtrim(stream, minid=entry_id(kept), approximate=False))
 
 
 def snapshot(client: redis.Redis, topic: Topic) -> Iterator[Record]:

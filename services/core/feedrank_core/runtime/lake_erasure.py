@@ -99,6 +99,9 @@ class LakeEraser:
             return known[0]
         # Keys given after the order are those of somebody who came back.
         keys = self._keys.keys_of(change.user_id, before=change.accepted_at)
+        if change.kind is ChangeKind.MERGE and not keys:
+            # What still comes from before the order must find a key that went to the other.
+            keys = self._keys.first_key_of(change.user_id)
         row = self._new_row(change.change_id, change.kind, change.user_id, change.accepted_at)
         row |= {"state": Progress.BEGUN, "user_keys": keys}
         former = self._former_readers(change, keys) if change.kind is ChangeKind.ERASE else []

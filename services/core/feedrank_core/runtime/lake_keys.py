@@ -79,6 +79,12 @@ class UserKeys:
         rows = [r for r in self.rows_naming(user_id) if r["until"] is None]
         return [r["user_key"] for r in rows if r["since"] is None or r["since"] < before]
 
+    def first_key_of(self, user_id: str) -> list[int]:
+        """A key for a reader who has none yet; none for one who has."""
+        if any(row["until"] is None for row in self.rows_naming(user_id)):
+            return []
+        return self.resolve(pa.array([user_id])).to_pylist()
+
     def former_owners(self, keys: Collection[int]) -> list[tuple[str, datetime]]:
         """Whose these keys were, and until when."""
         rows = self._rows(pc.field("user_key").isin(list(keys)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,6 +20,7 @@ FEATURE_STORE_PORT = 8084
 LAKE_SINK_PORT = 8086
 TRAINER_PORT = 8087
 BATCH_RANKER_PORT = 8088
+BATCH_RANKER_KEEPER_PORT = 8089
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 
@@ -40,14 +42,34 @@ def servers_of(url: str) -> list[SplitResult]:
     return [urlsplit(f"//{one}") for one in urlsplit(url).netloc.rpartition("@")[2].split(",")]
 
 
-def _with_ports(url: str) -> str:
-    """The URL as it is. Raises: ValueError where a port in it is none."""
-    if any(server.port == 0 for server in servers_of(url)):
+def _findable(url: str) -> str:
+    """The URL as it is. Raises: ValueError where no server can be found by it."""
+    parts = urlsplit(url)
+    try:
+        ports = [server.port for server in servers_of(url)]
+    except ValueError as error:
+        if "@" in url and "@" not in parts.netloc:
+            # The library's message would show the part of a password that it takes for a port.
+            reason = "what stands before the @ must have / ? and # as %2F, %3F and %23"
+            raise ValueError(reason) from None
+        raise error
+    if 0 in ports:
         raise ValueError("port 0 is none that a server can be found at")
+    if parts.scheme == "kafka" and "@" in parts.netloc:
+        raise ValueError("Kafka is told who we are by FEEDRANK_KAFKA_SASL_USERNAME and _PASSWORD")
     return url
 
 
-ServerUrl = Annotated[str, AfterValidator(_with_ports)]
+ServerUrl = Annotated[str, AfterValidator(_findable)]
+_BEFORE_HOST = re.compile(r"(?<=://).*@")
+_IN_QUERY = re.compile(r"((?:password|username)=)[^&'\"]*")
+_SECRETS = ("secret", "password")
+"""Words in the names of settings whose values nobody is shown."""
+
+
+def masked(text: str) -> str:
+    """A URL, or what holds one, without who we are there and how we prove it."""
+    return _IN_QUERY.sub(r"\1***", _BEFORE_HOST.sub("***@", text))
 
 
 class StartSettings(BaseSettings):
@@ -63,11 +85,12 @@ class StartSettings(BaseSettings):
 
     @classmethod
     def complaint(cls, error: ValidationError) -> str:
-        """Which variable is wrong, why, and what it was."""
+        """Which variable is wrong, why, and what it was, but for a secret."""
         first = error.errors(include_url=False)[0]
         variable = variable_of(cls, str(first["loc"][0]))
         reason = first["msg"].removeprefix("Value error, ")
-        return f"{variable}: {reason} (got {first['input']!r})"
+        is_secret = any(word in variable.lower() for word in _SECRETS)
+        return f"{variable}: {reason} (got {'***' if is_secret else masked(repr(first['input']))})"
 
 
 class InstallationSettings(StartSettings):

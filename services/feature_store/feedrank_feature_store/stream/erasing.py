@@ -22,13 +22,15 @@ def erase(state: State, user_id: str) -> None:
     """
     _drop(state, user_id)
     state.parked.rename(state.reader, user_id, None)
+    state.merges.forget(state.reader, user_id)
 
 
 def merge(state: State, from_user: str, into_user: str, at_us: int) -> None:
     """One reader counts as having done what both did; the first is held no more.
 
-    The profile is that of the second, where they have one. Later events of `from_user` are folded
-    as another reader's. Doing it again changes nothing, since nothing is left of `from_user`.
+    The profile is that of the second, where they have one. What `from_user` does later is folded as
+    another reader's, what comes late from before as the second's. Doing it again changes nothing,
+    since nothing is left of `from_user`.
     """
     source, target, reader = user_key(from_user), user_key(into_user), state.reader
     if source == target:
@@ -44,6 +46,7 @@ def merge(state: State, from_user: str, into_user: str, at_us: int) -> None:
         state.profiles.put(target, pack_profile(profile.named(into_user)))
     _drop(state, from_user)
     state.parked.rename(reader, from_user, into_user)
+    state.merges.add(from_user, into_user, at_us)
     state.waiting_users.mark(target, at_us, Changed.ALL)
 
 

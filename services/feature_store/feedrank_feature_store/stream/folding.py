@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +32,7 @@ from feedrank_feature_store.stream.counting import (
     Moves,
     fold,
 )
+from feedrank_feature_store.stream.event_batch import Batch
 from feedrank_feature_store.stream.histories import ACTION_CODE, ACTIONS, Action
 from feedrank_feature_store.stream.inputs import COUNTER_OF_CODE, ENGAGES, Events, Inputs
 from feedrank_feature_store.stream.outbox import Changed, Outbox
@@ -54,47 +54,21 @@ class Engagement(NamedTuple):
     action: Action
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Events with the distinct readers and items they are of. Shapes: (E,) each array."""
-
-    events: Events
-    users: list[bytes]
-    user_ids: list[str]
-    items: list[bytes]
-    item_ids: list[str]
-    user_E: np.ndarray
-    item_E: np.ndarray
-    code_E: np.ndarray
-    at_us_E: np.ndarray
-    dwell_s_E: np.ndarray
-
-    @classmethod
-    def of(cls, events: Events) -> Batch:
-        """The same events, indexed."""
-        user_of: dict[str, int] = {}
-        item_of: dict[str, int] = {}
-        user_E = [user_of.setdefault(user, len(user_of)) for user in events.user_id]
-        item_E = [item_of.setdefault(item, len(item_of)) for item in events.item_id]
-        return cls(
-            events,
-            [user_key(user) for user in user_of],
-            list(user_of),
-            [key_bytes(item_key(item)) for item in item_of],
-            list(item_of),
-            np.array(user_E, np.int64),
-            np.array(item_E, np.int64),
-            np.array(events.code, np.int64),
-            np.array(events.at_us, np.int64),
-            np.array(events.dwell_s, np.float64),
-        )
-
-
 class Folder:
-    """Folds into one state. What changes is marked in its outboxes, unless told not to."""
+    """Folds into one state. What changes is marked in its outboxes, unless told not to.
 
-    def __init__(self, state: State, *, mark_readers: bool = True, mark_items: bool = True) -> None:
-        self._state = state
+    `from_lake`: what is folded has the reader whose it is by now, whoever did it.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        *,
+        mark_readers: bool = True,
+        mark_items: bool = True,
+        from_lake: bool = False,
+    ) -> None:
+        self._state, self._from_lake = state, from_lake
         self._mark_readers, self._mark_items = mark_readers, mark_items
 
     def fold(self, inputs: Inputs, *, check_ids: bool = True) -> int:
@@ -120,7 +94,15 @@ class Folder:
             ids = [event_hash(events.topic(n), events.event_id[n]) for n in rows]
             first = state.event_ids.first_of_each(state.reader, ids)
             rows = [n for n, is_first in zip(rows, first, strict=True) if is_first]
-        return events if len(rows) == len(events) else events.take(rows)
+        admitted = events if len(rows) == len(events) else events.take(rows)
+        admitted.user_id = self._owners(admitted.user_id, admitted.at_us)
+        return admitted
+
+    def _owners(self, user_ids: list[str], at_us: list[int]) -> list[str]:
+        """Whose each is by now, where a reader was merged into another since."""
+        if self._from_lake:
+            return user_ids
+        return self._state.merges.owners(self._state.reader, user_ids, at_us)
 
     def _count(self, batch: Batch) -> None:
         engaged_E = self._engaged(batch)
@@ -268,8 +250,12 @@ class Folder:
         state = self._state
         if state.erased.covers(profile.user_id, profile.at_us):
             return
-        key = user_key(profile.user_id)
-        packed = newest(state.profiles.get(state.reader, key), profile)
+        [owner] = self._owners([profile.user_id], [profile.at_us])
+        key = user_key(owner)
+        held = state.profiles.get(state.reader, key)
+        if owner != profile.user_id and (held or profile.gone):
+            return  # of a merged profile counts only what the other never said
+        packed = newest(held, profile.named(owner))
         if packed is not None:
             state.profiles.put(key, packed)
             if self._mark_readers:

@@ -36,7 +36,7 @@ class LakeLog:
     def __init__(self, lake: Lake, state: State) -> None:
         self._lake, self._state = lake, state
         # What an import changes of items reaches other services with the next bundle.
-        self._folder = Folder(state, mark_items=False)
+        self._folder = Folder(state, mark_items=False, from_lake=True)
 
     def follow_imports(self) -> int:
         """Fold the next window of what was imported; how many rows it had."""
@@ -57,6 +57,12 @@ class LakeLog:
             self._folder.fold(from_lake(topic, pa.Table.from_batches(batches)))
         self._state.positions[topic, partition] = end
         return sum(batch.num_rows for batch in batches)
+
+    def fill_to_its_end(self, topic: str, partition: int) -> int:
+        """Fold what the lake has of a partition and the state has not; how many rows."""
+        start = self._state.positions.get((topic, partition), 0)
+        end = self._lake.positions(topic).get(partition, 0)
+        return self.fill(topic, partition, start, end) if end > start else 0
 
 
 def open_state(folder: Path, lake: Lake) -> State:
@@ -82,7 +88,7 @@ def _rebuild(state: State, lake: Lake) -> None:
         topic.name: lake.positions(topic.name) | {NOT_FROM_BUS: lake.imported(topic.name)}
         for topic in FOLDED
     }
-    folder = Folder(state, mark_readers=False, mark_items=False)
+    folder = Folder(state, mark_readers=False, mark_items=False, from_lake=True)
     for topic in DESCRIPTIONS:
         for batch in lake.read(topic.name, starts={}, ends=ends[topic.name]):
             folder.fold(from_lake(topic.name, batch))

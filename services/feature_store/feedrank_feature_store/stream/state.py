@@ -20,6 +20,7 @@ import xxhash
 
 from feedrank_feature_store.stream import rows
 from feedrank_feature_store.stream.erased import Erased
+from feedrank_feature_store.stream.merges import Merges
 from feedrank_feature_store.stream.outbox import Outbox
 from feedrank_feature_store.stream.remembered import EventIds, ParkedViews
 from feedrank_feature_store.stream.tables import CounterTable, PackedTable
@@ -89,6 +90,7 @@ class State:
         self.waiting_items = Outbox(dbs["waiting_items"], self.reader)
         self.event_ids = EventIds(self._env)
         self.parked = ParkedViews(self._env)
+        self.merges = Merges(self._env)
         self.positions: dict[Place, int] = {}
         self.erased = Erased()
         self._load_meta(read_only)
@@ -104,7 +106,7 @@ class State:
         `whole` False says that more must follow before this state may be used: it is being
         built. Raises: lmdb.Error where the disk is full, and then nothing was committed.
         """
-        remembered = (self.event_ids, self.parked)
+        remembered = (self.event_ids, self.parked, self.merges)
         for memory in remembered:
             memory.kept.prepare(now_s)
         # An open reader keeps the pages that the last checkpoint replaced from being used again.
@@ -124,6 +126,7 @@ class State:
                 table.save(writer)
             self.event_ids.save(writer)
             self.parked.save(writer)
+            self.merges.save(writer)
             self.trending.save(writer, now_s)
             self.waiting_users.save(writer)
             self.waiting_items.save(writer)
@@ -163,6 +166,7 @@ class State:
             "positions": positions,
             "event_ids": self.event_ids.kept.numbers(),
             "parked": self.parked.kept.numbers(),
+            "merges": self.merges.kept.numbers(),
         }
         return json.dumps(meta).encode()
 
@@ -180,4 +184,6 @@ class State:
             self.reader.abort()
             self.event_ids.kept.restore(meta["event_ids"])
             self.parked.kept.restore(meta["parked"])
+            self.merges.kept.restore(meta.get("merges", ()))
             self.reader = self._env.begin()
+            self.merges.restore(self.reader)

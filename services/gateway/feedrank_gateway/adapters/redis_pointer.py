@@ -14,6 +14,7 @@ class RedisPointer:
     def __init__(self, url: str, store: BundleStore, *, timeout_s: float) -> None:
         self._redis = sync_client(url, timeout_s=timeout_s)
         self._store = store
+        self.cache_forgot = False
 
     def current_id(self) -> str | None:
         """The bundle's id, or None before the first flip."""
@@ -21,7 +22,12 @@ class RedisPointer:
             found = self._redis.get(CURRENT_BUNDLE.key())
         except (RedisError, OSError):
             found = None
-        return found.decode() if isinstance(found, bytes) and found else self._store.current_id()
+        if isinstance(found, bytes) and found:
+            self.cache_forgot = False
+            return found.decode()
+        serving = self._store.current_id()
+        self.cache_forgot = serving is not None
+        return serving
 
     def close(self) -> None:
         """Release the connection."""

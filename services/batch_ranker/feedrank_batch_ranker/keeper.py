@@ -1,0 +1,96 @@
+"""Gives back what the cache has lost: candidates of the bundle that serves, then its pointer.
+
+`publish` sets the pointer after the candidates, so a cache without it was emptied. Gateways call
+their feeds degraded until it is there again. Where single values were evicted, a sample tells.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from threading import Event
+
+import pyarrow as pa
+import structlog
+from feedrank_core.contracts.redis_keys import CURRENT_BUNDLE
+from feedrank_core.runtime.bundle_store import BundleError
+from feedrank_core.runtime.metrics import Metrics
+from redis import RedisError
+
+from feedrank_batch_ranker.app import App
+from feedrank_batch_ranker.erased import RankedUsers
+from feedrank_batch_ranker.rank import Ranker
+from feedrank_batch_ranker.settings import Settings
+from feedrank_batch_ranker.written import missing
+
+REST = 10
+"""After writing it draws no sample for this many times as long: a cache that is too small for its
+readers would otherwise keep a core busy. That it was emptied is always seen."""
+
+log = structlog.get_logger(__name__)
+
+
+class Keeper:
+    """Looks every so often, and writes for those readers who lack candidates."""
+
+    def __init__(self, at: App, settings: Settings, metrics: Metrics) -> None:
+        self._at, self._settings, self._metrics = at, settings, metrics
+        self._looks = 0
+        self._rests_until = float("-inf")
+        self.trouble: str | None = "has not looked at the cache yet"
+
+    def run(self, stopping: Event) -> None:
+        """Look until told to stop; what fails is tried again. Blocks."""
+        while not stopping.is_set():
+            try:
+                self.look(stopping.is_set)
+                self.trouble = None
+            except RedisError as error:
+                self._report("the cache does not answer", error)
+            except (BundleError, OSError, pa.ArrowInvalid) as error:
+                self._report("the bundle or the users table cannot be read", error)
+            stopping.wait(self._settings.keep_every_s)
+
+    def look(self, is_over: Callable[[], bool] = lambda: False) -> int:
+        """Write what the serving bundle's readers lack; of how many that was.
+
+        A table that is replaced meanwhile ends it, so that who was erased is forgotten at once: the
+        next look goes on with the new one.
+
+        Raises: RedisError, BundleError, OSError, ArrowInvalid.
+        """
+        bundle_id, cache, users = self._at.store.current_id(), self._at.cache, self._at.users
+        if bundle_id is None or not users.is_file():
+            return 0
+        is_emptied = cache.get(CURRENT_BUNDLE.key()) is None
+        if not is_emptied and not self._sample_lacks(bundle_id):
+            return 0
+        began = time.monotonic()
+        self.trouble = "candidates that the cache lost are being written again"
+        log.warning("candidates_lost", bundle=bundle_id, emptied=is_emptied)
+        ranked = RankedUsers(users)
+
+        def must_end() -> bool:
+            return is_over() or ranked.is_replaced
+
+        ranker = Ranker(self._at.store.open(bundle_id), self._settings, self._metrics)
+        num_readers = ranker.write_missing(users, cache, must_end)
+        if not must_end():
+            # Where a day was published meanwhile, its pointer stands.
+            cache.set(CURRENT_BUNDLE.key(), bundle_id, nx=True)
+        ranked.forget_erased(cache, bundle_id)
+        self._rests_until = time.monotonic() + REST * (time.monotonic() - began)
+        log.info("candidates_written", bundle=bundle_id, readers=num_readers)
+        return num_readers
+
+    def _sample_lacks(self, bundle_id: str) -> bool:
+        if time.monotonic() < self._rests_until:
+            return False
+        self._looks += 1
+        seed = self._settings.seed + self._looks
+        return missing(self._at.cache, self._at.users, bundle_id, seed=seed)[0] > 0
+
+    def _report(self, trouble: str, error: Exception) -> None:
+        if self.trouble != trouble:
+            log.warning("waiting", reason=trouble, error=str(error))
+        self.trouble = trouble

@@ -1,0 +1,120 @@
+"""What the keeper gives back to a cache that lost candidates."""
+
+import pyarrow.parquet as pq
+import pytest
+from batch_ranker_world import COUNT, NEW, NUM_USERS, OLD, Place
+from feedrank_batch_ranker import keeper as keeper_module
+from feedrank_batch_ranker.app import App
+from feedrank_batch_ranker.keeper import Keeper
+from feedrank_batch_ranker.settings import Settings
+from feedrank_core.contracts.redis_keys import CANDIDATES, CURRENT_BUNDLE
+from feedrank_core.runtime.metrics import Metrics
+from processes import Service, free_port, until
+
+
+@pytest.fixture
+def cache(cache_server):
+    with cache_server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def place(tmp_path, cache_url):
+    """A published day."""
+    place = Place(tmp_path, cache_url)
+    place("rank")
+    place("publish")
+    return place
+
+
+@pytest.fixture
+def keeper(place, cache):
+    settings = Settings(home=place.home.root, chunk_users=64, num_candidates=COUNT)
+    at = App(place.store, cache, place.home.features / "users.parquet")
+    return Keeper(at, settings, Metrics("batch_ranker"))
+
+
+def key_of(user: str) -> str:
+    return CANDIDATES.key(bundle=NEW, user=user)
+
+
+def values(cache) -> dict[bytes, bytes]:
+    keys = sorted(cache.scan_iter(match="cand:*", count=2000))
+    return dict(zip(keys, cache.mget(keys), strict=True))
+
+
+def test_a_flushed_cache_has_everybodys_candidates_again_and_then_the_pointer(
+    place, cache, tmp_path
+):
+    before = values(cache)
+    port = str(free_port())
+    settings = place.settings(keeper_port=port, keep_every_s="0.05")
+    service = Service(tmp_path, "feedrank_batch_ranker", "keep", port=int(port), **settings)
+    with service.running():
+        service.until_ready()
+        cache.flushall()
+        until(lambda: cache.get(CURRENT_BUNDLE.key()))
+        assert values(cache) == before
+        service.until_ready()
+
+
+def test_a_whole_cache_is_left_alone(keeper):
+    assert keeper.look() == 0
+
+
+def test_only_who_lacks_candidates_is_ranked_again(keeper, cache):
+    cache.delete(key_of("user-1"), key_of("user-2"))
+    cache.set(key_of("user-3"), b"as it was")
+    assert keeper.look() == 2
+    assert cache.exists(key_of("user-1"), key_of("user-2")) == 2
+    assert cache.get(key_of("user-3")) == b"as it was"
+
+
+def test_after_writing_it_rests_but_for_a_cache_that_was_emptied(keeper, cache, monkeypatch):
+    monkeypatch.setattr(keeper_module, "REST", 1e6)
+    cache.delete(key_of("user-1"))
+    assert keeper.look() == 1
+    cache.delete(key_of("user-1"))
+    assert keeper.look() == 0
+    cache.delete(CURRENT_BUNDLE.key())
+    assert keeper.look() == 1
+
+
+def test_a_pointer_that_alone_is_gone_comes_back(keeper, cache):
+    cache.delete(CURRENT_BUNDLE.key())
+    assert keeper.look() == 0
+    assert cache.get(CURRENT_BUNDLE.key()) == NEW.encode()
+
+
+def test_the_pointer_of_a_day_that_was_published_meanwhile_stands(keeper, cache):
+    cache.delete(key_of("user-1"))
+    cache.set(CURRENT_BUNDLE.key(), OLD)
+    assert keeper.look() == 1
+    assert cache.get(CURRENT_BUNDLE.key()) == OLD.encode()
+
+
+def test_a_stop_and_a_replaced_table_end_it_before_the_cache_counts_as_whole(keeper, place, cache):
+    cache.flushall()
+    assert keeper.look(lambda: True) == 0
+    users = place.home.features / "users.parquet"
+
+    def replace() -> bool:
+        """Two are erased once the first chunk is written."""
+        held = pq.read_table(users)
+        if len(held) == NUM_USERS and cache.exists(key_of("user-1")):
+            pq.write_table(held.slice(2), users.with_name("unfinished"))
+            users.with_name("unfinished").replace(users)
+        return False
+
+    assert 0 < keeper.look(replace) < NUM_USERS
+    assert not cache.exists(key_of("user-0"), key_of("user-1"), CURRENT_BUNDLE.key())
+    assert keeper.look() > 0
+    assert cache.exists(key_of("user-2"), key_of(f"user-{NUM_USERS - 1}")) == 2
+    assert cache.exists(CURRENT_BUNDLE.key())
+
+
+def test_before_the_first_day_there_is_nothing_to_keep(tmp_path, cache, cache_url):
+    unpublished = Place(tmp_path, cache_url)
+    at = App(unpublished.store, cache, unpublished.home.features / "users.parquet")
+    settings = Settings(home=unpublished.home.root)
+    assert Keeper(at, settings, Metrics("batch_ranker")).look() == 0

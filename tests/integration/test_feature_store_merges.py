@@ -1,0 +1,139 @@
+"""What comes late, from before a merge, counts for the same reader in stream and lake."""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from feedrank_core.contracts.events import Interaction, InteractionType
+from feedrank_core.contracts.topics import USER_CHANGES
+from feedrank_core.contracts.user_changes import ChangeKind, UserChange
+from feedrank_core.contracts.users import User
+from feedrank_core.runtime.bus import Outgoing
+from feedrank_core.runtime.bus_memory import MemoryBus
+from feedrank_core.runtime.lake import Lake
+from feedrank_core.runtime.lake_erasure import LakeEraser
+from feedrank_core.runtime.redis_clients import sync_client
+from feedrank_feature_store.app import audit_skew
+from feedrank_feature_store.settings import Settings
+from feedrank_feature_store.stream.state import State, user_key
+from stream_running import copy_to_lake, publish
+
+T0 = datetime.now(UTC) - timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def bus():
+    bus = MemoryBus()
+    bus.create_topics()
+    return bus
+
+
+@pytest.fixture
+def cache(cache_url):
+    with sync_client(cache_url) as client:
+        yield client
+
+
+def click(user: str, minutes: int) -> Interaction:
+    at = T0 + minutes * MINUTE
+    return Interaction(
+        event_id=uuid.uuid4().hex,
+        user_id=user,
+        item_id="i1",
+        event_type=InteractionType.CLICK,
+        occurred_at=at,
+        accepted_at=at,
+    )
+
+
+def profile(user: str, country: str) -> User:
+    return User(user_id=user, country=country, accepted_at=T0)
+
+
+def order(user: str, minutes: int, into: str | None = None) -> UserChange:
+    kind = ChangeKind.ERASE if into is None else ChangeKind.MERGE
+    at = T0 + minutes * MINUTE
+    change_id = uuid.uuid4().hex
+    return UserChange(change_id=change_id, kind=kind, user_id=user, into=into, accepted_at=at)
+
+
+def carry_out(bus, lake: Lake, change: UserChange) -> None:
+    eraser = LakeEraser(lake, grace=timedelta(0))
+    eraser.apply([change])
+    eraser.settle([change], datetime.now(UTC))
+    value = change.model_dump_json().encode()
+    bus.publisher().publish(USER_CHANGES, [Outgoing(change.user_id, value)])
+
+
+KNOWN_BEFORE = [click("u", 0), click("v", 0)]
+
+
+@pytest.mark.parametrize(
+    ("before", "orders", "late", "counted"),
+    [
+        (KNOWN_BEFORE, [order("u", 10, "v")], click("u", 1), {"v": 3}),
+        ([], [order("u", 10, "v")], click("u", 1), {"v": 1}),
+        (KNOWN_BEFORE, [order("u", 10, "v")], click("u", 11), {"u": 1, "v": 2}),
+        (KNOWN_BEFORE, [order("u", 10, "v"), order("v", 20, "w")], click("u", 1), {"w": 3}),
+        (KNOWN_BEFORE, [order("u", 10, "v"), order("v", 20, "u")], click("u", 1), {"u": 3}),
+        (KNOWN_BEFORE, [order("v", 10, "w"), order("u", 20, "v")], click("u", 1), {"v": 2, "w": 1}),
+        (KNOWN_BEFORE, [order("u", 10, "v"), order("u", 20)], click("u", 1), {"v": 2}),
+        (KNOWN_BEFORE, [order("u", 10, "v"), order("v", 20)], click("u", 1), {}),
+        ([], [order("u", 10, "v"), order("v", 20)], click("u", 1), {}),
+        (
+            KNOWN_BEFORE,
+            [order("u", 10, "v"), order("v", 20, "w"), order("v", 30)],
+            click("u", 1),
+            {"w": 3},
+        ),
+    ],
+)
+def test_an_event_that_comes_late_counts_for_whom_both_say(
+    tmp_path, started, bus, before, orders, late, counted
+):
+    settings = Settings(home=tmp_path)
+    lake = Lake(settings.place.lake)
+    publish(bus, *before)
+    for change in orders:
+        with started() as running:
+            running.fold()
+            copy_to_lake(bus, lake)
+            carry_out(bus, lake, change)
+            running.fold()
+            running.follower.save()
+    publish(bus, late)
+    with started() as running:
+        running.fold()
+        running.follower.save()
+        assert clicks_of(running.state, "uvw") == pytest.approx(counted)
+    copy_to_lake(bus, lake)
+    told = audit_skew(settings, wait_s=0).told
+    # The counters of items keep what an erased reader did.
+    assert [difference for difference in told if difference.kind == "user"] == []
+
+
+def clicks_of(state: State, users: str) -> dict[str, float]:
+    found = {user: state.users.find(state.reader, user_key(user)) for user in users}
+    return {user: counted[0].max() for user, counted in found.items() if counted is not None}
+
+
+@pytest.mark.parametrize(("own", "country"), [(None, "FR"), ("SE", "SE")])
+def test_a_profile_that_comes_late_counts_where_the_other_said_nothing(
+    tmp_path, started, bus, own, country
+):
+    settings = Settings(home=tmp_path)
+    lake = Lake(settings.place.lake)
+    publish(bus, click("v", 0), *([profile("v", own)] if own else []))
+    with started() as running:
+        running.fold()
+        copy_to_lake(bus, lake)
+        carry_out(bus, lake, order("u", 10, "v"))
+        running.fold()
+        publish(bus, profile("u", "FR"))
+        running.fold()
+        running.show()
+        running.follower.save()
+        assert running.online.read("v")["country"] == country
+    copy_to_lake(bus, lake)
+    assert audit_skew(settings, wait_s=0).told == []
