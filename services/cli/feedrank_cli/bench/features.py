@@ -1,5 +1,8 @@
 """A simulated log into feature tables by the daily run's two commands: speed and memory.
 
+Memory is all that a command's processes have at once, pages of mapped files included, though the
+kernel can drop those.
+
 The floor is DuckDB on the same files of the lake, without a memory limit: each event once into a
 count and a last instant by reader, and again by item.
 """

@@ -6,10 +6,12 @@ bus is in the lake exactly once: the append and the position it reaches are one 
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
@@ -32,10 +34,12 @@ from feedrank_core.runtime.lake_positions import (
 )
 from feedrank_core.runtime.lake_schema import (
     NOT_FROM_BUS,
+    US_PER_DAY,
     USER_KEYS,
     USER_KEYS_SCHEMA,
     contract_table,
     has_user,
+    instant_column,
     table_schema,
 )
 from feedrank_core.runtime.lake_upkeep import Upkeep
@@ -113,7 +117,8 @@ class Lake:
     def files(self, name: str) -> list[str]:
         """The Parquet files that make up a table now; none where nobody wrote it yet."""
         table = self.table(name)
-        return [] if table is None else table.file_uris()
+        # Delta quotes the folder's name as in an address.
+        return [] if table is None else [unquote(uri) for uri in table.file_uris()]
 
     def num_rows(self, topic: str) -> int:
         """How many records the topic's table holds, by its files' own counts."""
@@ -245,20 +250,30 @@ class Lake:
         return table.set_column(index, pa.field("user_key", pa.int64()), keys)
 
     def _register(self, con: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema) -> str:
-        """Register a table as `_<name>`, with the columns of its schema that it lacks as null."""
-        held = registered(name)
-        table = self.table(name)
-        if table is None:
-            con.register(held, schema.empty_table())
+        """Register a table as `_<name>`, with the columns of its schema that it lacks as null.
+
+        DuckDB reads the files itself: what pyarrow's scan of a dataset reads ahead is gigabytes
+        of wide rows that DuckDB's memory limit does not know of.
+        """
+        held, files = registered(name), self.files(name)
+        empty = con.from_arrow(schema.empty_table())
+        if not files:
+            empty.create(held)
             return held
-        dataset = DeltaTable(self.root / name).to_pyarrow_dataset()
-        if set(schema.names) <= set(dataset.schema.names):
-            con.register(held, dataset)
-            return held
-        con.register(f"{held}_old", dataset)
-        con.register(f"{held}_empty", schema.empty_table())
-        con.execute(
-            f"CREATE VIEW {held} AS SELECT * FROM {held}_old"
-            f" UNION ALL BY NAME SELECT * FROM {held}_empty"
-        )
+        # Else a `*` in the name of a folder would be a pattern.
+        rows = con.read_parquet([glob.escape(file) for file in files], union_by_name=True)
+        wanted = dict(zip(empty.columns, empty.types, strict=True))
+        lacking = wanted.keys() - set(rows.columns)
+        added = [f"{_filled(name, c)}::{wanted[c]} AS {c}" for c in wanted if c in lacking]
+        rows.project(", ".join(["*", *added])).create_view(held)
         return held
+
+
+def _filled(table: str, column: str) -> str:
+    """What a column holds that is not in a table's files: the day of their folder, or nothing.
+
+    The day by the instant: a folder above the lake could be named `date=...` as well.
+    """
+    if column != "date":
+        return "NULL"
+    return f"(DATE '1970-01-01' + (epoch_us({instant_column(table)}) // {US_PER_DAY})::INTEGER)"

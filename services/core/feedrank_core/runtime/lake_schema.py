@@ -60,7 +60,7 @@ _BOOKKEEPING = [
     pa.field("topic_offset", pa.int64()),
 ]
 _JSON = "_json"
-_US_PER_DAY = 86_400_000_000
+US_PER_DAY = 86_400_000_000
 
 
 @lru_cache
@@ -196,7 +196,7 @@ def _json(value: Any) -> str | None:
 def _date_of(name: str, moments: Any) -> pa.Array | pa.ChunkedArray:
     if moments.null_count:
         raise ValueError(f"{name}: must not be null")
-    days = pc.floor(pc.divide(pc.cast(pc.cast(moments, pa.int64()), pa.float64()), _US_PER_DAY))
+    days = pc.floor(pc.divide(pc.cast(pc.cast(moments, pa.int64()), pa.float64()), US_PER_DAY))
     return pc.cast(pc.cast(days, pa.int32()), pa.date32())
 
 

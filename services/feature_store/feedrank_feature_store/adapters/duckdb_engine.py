@@ -21,6 +21,9 @@ import pyarrow as pa
 
 PIECE = "piece"
 """The column that says which piece a row belongs to."""
+ROWS_HELD = 32_768
+"""Rows that a piece's file and each thread hold before they write, some 30 MB of items; DuckDB's
+own 122,880 a file and 524,288 a thread are gigabytes of them where there are many pieces."""
 
 
 class DuckDbEngine:
@@ -46,6 +49,7 @@ class DuckDbEngine:
         connection.execute(f"SET memory_limit = '{memory_gb * 1000:.0f}MB'")
         connection.execute(f"SET temp_directory = '{scratch / 'spilled'}'")
         connection.execute("SET preserve_insertion_order = false")
+        connection.execute(f"SET partitioned_write_flush_threshold = {ROWS_HELD}")
         self._backend: Any = ibis.duckdb.from_connection(connection)
 
     def __enter__(self) -> DuckDbEngine:
@@ -92,7 +96,8 @@ class DuckDbEngine:
         piece = (table[by].hash() % self._num_pieces).abs().cast("int32")
         sql = _sql(table.mutate(**{PIECE: piece}))
         self._connection.execute(
-            f"COPY ({sql}) TO '{folder}' (FORMAT parquet, PARTITION_BY ({PIECE}))"
+            f"COPY ({sql}) TO '{folder}'"
+            f" (FORMAT parquet, PARTITION_BY ({PIECE}), ROW_GROUP_SIZE {ROWS_HELD})"
         )
         if not any(folder.glob("*/*.parquet")):
             return self._store(table.mutate(**{PIECE: piece}))
