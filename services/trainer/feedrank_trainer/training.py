@@ -17,6 +17,7 @@ from feedrank_core.models.two_tower import Batch, TwoTower, sampled_softmax
 from feedrank_trainer.examples import Examples, concatenate, select
 
 ItemInputs = dict[str, np.ndarray]
+HISTORY_FIELDS = ("history", "history_actions", "history_ages_s")
 USER_FIELDS = ("history_actions", "history_ages_s", "profile", "interests", "dense")
 
 
@@ -143,7 +144,7 @@ def run_epoch(
         batch = assemble(examples, items, log_q_N, config=config, rng=rng)
         score_BC, hidden_BC = model(batch)
         column_C = torch.cat([batch.positive, batch.negative])
-        loss = sampled_softmax(score_BC, hidden_BC, batch.log_q[column_C])
+        loss = sampled_softmax(score_BC, hidden_BC, batch.log_q[column_C], batch.row)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -168,10 +169,12 @@ def batches(pieces: Iterator[Examples], batch_size: int) -> Iterator[Examples]:
 
 def log_frequencies(source: Source, num_items: int, config: TrainingConfig) -> np.ndarray:
     """Log of the expected columns of a batch that hold each item. Shapes: (N,) float32."""
-    counts = np.zeros(num_items)
+    counts, num_examples = np.zeros(num_items), 0
     for piece in source.pieces(np.random.default_rng(0)):
-        counts += np.bincount(piece["positive"], minlength=num_items)
-    in_batch = config.batch_size * counts / max(1.0, counts.sum())
+        positive = piece["positive"]
+        counts += np.bincount(positive[positive >= 0], minlength=num_items)
+        num_examples += len(positive)
+    in_batch = config.batch_size * counts / max(1, num_examples)
     return np.log(in_batch + config.num_uniform / num_items).astype(np.float32)
 
 
@@ -185,10 +188,14 @@ def assemble(
 ) -> Batch:
     """The batch on its distinct items, with shared uniform negatives drawn."""
     num_items = len(log_q_N)
+    examples = shortened(examples)
     negative = rng.integers(0, num_items, config.num_uniform)
+    positives = examples["positive"].reshape(len(examples["user"]), -1)
+    row, _ = np.nonzero(positives >= 0)
+    positive = positives[positives >= 0]
     history = examples["history"]
     mask = (history >= 0) & (rng.random(history.shape) >= config.history_dropout)
-    needed = np.concatenate([history[mask], examples["positive"], negative])
+    needed = np.concatenate([history[mask], positive, negative])
     distinct, place = np.unique(needed, return_inverse=True)
     local = np.zeros(history.shape, np.int64)
     local[mask] = place[: mask.sum()]
@@ -199,11 +206,19 @@ def assemble(
         item_inputs=gather_items(items, distinct),
         user_inputs=users,
         history=torch.from_numpy(local),
-        positive=torch.from_numpy(rest[: len(history)]),
-        negative=torch.from_numpy(rest[len(history) :]),
+        positive=torch.from_numpy(rest[: len(positive)]),
+        row=torch.from_numpy(row),
+        negative=torch.from_numpy(rest[len(positive) :]),
         log_q=torch.from_numpy(log_q_N[distinct]),
         user=torch.from_numpy(examples["user"]),
     )
+
+
+def shortened(examples: Examples) -> Examples:
+    """The examples with histories as wide as the longest of them, and one place at least."""
+    used = np.flatnonzero((examples["history"] >= 0).any(axis=0))
+    first = int(used[0]) if len(used) else examples["history"].shape[1] - 1
+    return examples | {name: examples[name][:, first:] for name in HISTORY_FIELDS}
 
 
 def gather_items(items: ItemInputs, rows: np.ndarray) -> dict[str, torch.Tensor]:
@@ -230,7 +245,8 @@ def user_vectors(
     """Vectors of readers as described. Shapes: (B, D) float32."""
     found: list[np.ndarray] = []
     for start in range(0, len(readers["user"]), chunk):
-        part = select(readers, np.arange(start, min(start + chunk, len(readers["user"]))))
+        stop = min(start + chunk, len(readers["user"]))
+        part = shortened(select(readers, np.arange(start, stop)))
         mask = part["history"] >= 0
         history = vectors[np.where(mask, part["history"], 0)] * mask[:, :, None]
         inputs = {name: torch.from_numpy(part[name]) for name in USER_FIELDS}

@@ -1,6 +1,7 @@
 """Two towers and their loss: sampled softmax, corrected for how negatives were drawn.
 
-B examples, U distinct items of a batch, C = B + M columns (in-batch and uniform negatives).
+B examples, P positives of theirs (one or more each), U distinct items of a batch, C = P + M columns
+(in-batch and uniform negatives).
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ class Batch:
     """One step's work, on items by their place among the batch's distinct items.
 
     Shapes: item_inputs (U, ...); user_inputs (B, ...) without `history_vectors`; history (B, L)
-    int64 into U; positive (B,) int64 into U; negative (M,) int64 into U; log_q (U,) float32, the
-    log of the expected number of columns that hold the item; user (B,) int64 tells readers apart.
+    int64 into U; positive (P,) int64 into U; row (P,) int64 into B, whose positive it is; negative
+    (M,) int64 into U; log_q (U,) float32, the log of the expected number of columns that hold the
+    item; user (B,) int64 tells readers apart.
     """
 
     item_inputs: dict[str, Tensor]
     user_inputs: dict[str, Tensor]
     history: Tensor
     positive: Tensor
+    row: Tensor
     negative: Tensor
     log_q: Tensor
     user: Tensor
@@ -58,29 +61,34 @@ class TwoTower(nn.Module):
 
 
 def known_positives(batch: Batch, column_C: Tensor, num_items: int) -> Tensor:
-    """True where a column is no negative of the row, nor its own positive.
+    """True where a column is no negative of the row.
 
-    That is: the positive met again (an accidental hit), an item of the reader's history, and
-    another positive of the same reader in this batch. Shapes: (B, C) bool.
+    That is: a positive of the same reader in this batch, wherever it is met, and an item of the
+    reader's history. Shapes: (B, C) bool.
     """
-    num_rows = len(batch.positive)
+    num_rows = len(batch.history)
     own_BU = torch.zeros(num_rows, num_items, dtype=torch.bool)
     rows_BL = torch.arange(num_rows).unsqueeze(1).expand_as(batch.history)
     present_BL = batch.user_inputs["history_mask"] > 0
     own_BU[rows_BL[present_BL], batch.history[present_BL]] = True
     same_reader_BB = batch.user.unsqueeze(1) == batch.user.unsqueeze(0)
-    row_P, other_P = same_reader_BB.nonzero(as_tuple=True)
-    own_BU[row_P, batch.positive[other_P]] = True
-    hidden_BC = own_BU[:, column_C]
-    hidden_BC[torch.arange(num_rows), torch.arange(num_rows)] = False
-    return hidden_BC
+    reader_S, positive_S = same_reader_BB.index_select(1, batch.row).nonzero(as_tuple=True)
+    own_BU[reader_S, batch.positive[positive_S]] = True
+    return own_BU[:, column_C]
 
 
-def sampled_softmax(score_BC: Tensor, hidden_BC: Tensor, log_q_C: Tensor) -> Tensor:
-    """Cross-entropy of each row's own column, each column's score less log q.
+def sampled_softmax(score_BC: Tensor, hidden_BC: Tensor, log_q_C: Tensor, row_P: Tensor) -> Tensor:
+    """Cross-entropy of each positive among its row's negatives, each column's score less log q.
+
+    The first P columns are the positives. Those of one row do not compete, and the n of a row weigh
+    sqrt(n) together: its readers with much to say would else drown the others.
 
     Source: Yi et al. 2019, Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
     Recommendations.
     """
-    logit_BC = (score_BC - log_q_C).masked_fill(hidden_BC, MASKED_LOGIT)
-    return nn.functional.cross_entropy(logit_BC, torch.arange(len(logit_BC)))
+    logit_BC = score_BC - log_q_C
+    own_P = logit_BC[row_P, torch.arange(len(row_P))]
+    others_B = logit_BC.masked_fill(hidden_BC, MASKED_LOGIT).logsumexp(dim=1)
+    loss_P = nn.functional.softplus(others_B.index_select(0, row_P) - own_P)
+    weight_P = torch.bincount(row_P).rsqrt().index_select(0, row_P)
+    return (loss_P * weight_P).sum() / weight_P.sum()
