@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from feedrank_core.features.encoding import FeatureSchema, encode_items
 from feedrank_trainer.baskets import Baskets
-from feedrank_trainer.training import TrainingConfig
+from feedrank_trainer.presets import PRESETS
 
 from feedrank_cli.quality.reading import DataError, read_lines
 from feedrank_cli.quality.task import Fold, Pairs, Task, few, holdout_of
 
-CONFIG = TrainingConfig(epochs=30, patience=3)
+CONFIG = PRESETS["baskets"]
 HISTORY = 256
 VALIDATION_SHARE = 0.1
 SPLIT_SEED = 0

@@ -17,12 +17,12 @@ import numpy as np
 from feedrank_core.features.encoding import FIRST_WORD, FeatureSchema, encode_items
 from feedrank_trainer.examples import InMemory, Log, describe, examples_of
 from feedrank_trainer.holdout import Holdout
-from feedrank_trainer.training import TrainingConfig
+from feedrank_trainer.presets import PRESETS
 
 from feedrank_cli.quality.reading import DataError, Lines, read_lines
 from feedrank_cli.quality.task import Fold, Task, few, holdout_of
 
-CONFIG = TrainingConfig(epochs=40, patience=4)
+CONFIG = PRESETS["sequences"]
 SPLIT_SEED = 0
 MIN_ITEMS = 3
 ATTRIBUTES = "_item2attributes.json"
