@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import duckdb
 import numpy as np
 import onnxruntime
@@ -9,6 +11,7 @@ from feedrank_core.runtime.metrics import Metrics
 from feedrank_trainer.app import make_bundle
 from feedrank_trainer.examples import concatenate, read_shard
 from feedrank_trainer.pairs import write_pairs
+from feedrank_trainer.presets import PRESETS
 from feedrank_trainer.run import open_run, train_bundle
 from feedrank_trainer.settings import Settings
 from feedrank_trainer.training import TrainingConfig, fit
@@ -32,6 +35,14 @@ def bundle(prepared):
     root, run = prepared
     store = BundleStore(root / "bundles")
     return train_bundle(run, store, config=CONFIG, seed=7, offsets={"interactions/0": 5})
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS.keys() - {"feed"}))
+def test_every_preset_seals_a_bundle_whose_encoders_answer_as_the_towers_do(prepared, preset):
+    root, run = prepared
+    config = replace(PRESETS[preset], epochs=1, batch_size=64, num_uniform=32)
+    sealed = train_bundle(run, BundleStore(root / preset), config=config, seed=7, offsets={})
+    assert sealed.manifest.config["history"] == config.history
 
 
 def test_no_history_holds_its_own_label_or_anything_later(prepared):

@@ -1,6 +1,7 @@
 """`feedrank bench`: which measurements run, with which options, and what the exit code says."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -30,7 +31,10 @@ class Bench:
         def run_of_events(place, *, quick: bool, seed: int, events: int = 9) -> Report:
             return measure(quick=quick, seed=seed, events=events)
 
-        chosen = run_of_events if name == "events" else run
+        def run_of_data(place, *, quick: bool, seed: int, data_format: str, path: Path) -> Report:
+            return measure(quick=quick, seed=seed, data_format=data_format, path=path)
+
+        chosen = {"events": run_of_events, "data": run_of_data}.get(name, run)
         self.module = SimpleNamespace(NAME=name, HELP=f"Measures {name}.", run=chosen)
 
 
@@ -89,6 +93,19 @@ def test_options_reach_the_measurements_that_know_them(benches):
         {"quick": False, "seed": 7, "events": 6},
     ]
     assert benches["met"].given == [{"quick": False, "seed": 7}]
+
+
+def test_a_measurement_of_given_data_takes_format_and_path_and_is_no_part_of_all(monkeypatch):
+    found = {"met": Bench("met"), "data": Bench("data")}
+    monkeypatch.setattr(
+        bench_command, "discover", lambda: {name: of.module for name, of in found.items()}
+    )
+    assert exit_code("data") == exit_code("data", "rows") == CANNOT_RUN
+    assert exit_code("met", "rows") == CANNOT_RUN
+    assert exit_code("data", "rows", "here") == exit_code("all") == MET
+    assert found["data"].given == [
+        {"quick": False, "seed": 7, "data_format": "rows", "path": Path("here")}
+    ]
 
 
 @pytest.mark.parametrize("arguments", [("met", "--events", "5"), ("unheard-of",)])

@@ -1,8 +1,24 @@
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 from feedrank_core.contracts.bundle import EMBEDDING_DIM
-from feedrank_core.features.encoding import FeatureSchema, History, encode_items, encode_users
-from feedrank_core.models.two_tower import Batch, TwoTower, known_positives, sampled_softmax
+from feedrank_core.features.encoding import (
+    USER_INPUTS,
+    FeatureSchema,
+    History,
+    encode_items,
+    encode_users,
+)
+from feedrank_core.models.two_tower import (
+    USER_TOWERS,
+    Batch,
+    TwoTower,
+    known_positives,
+    sampled_softmax,
+)
+from torch import nn
 
 
 def batch(history: list[list[int]], positive: list[int], negative: list[int], user: list[int]):
@@ -12,28 +28,106 @@ def batch(history: list[list[int]], positive: list[int], negative: list[int], us
         user_inputs={"history_mask": mask},
         history=torch.tensor(history).clamp(min=0),
         positive=torch.tensor(positive),
+        row=torch.arange(len(positive)),
         negative=torch.tensor(negative),
         log_q=torch.zeros(6),
         user=torch.tensor(user),
     )
 
 
-def test_accidental_hits_history_and_a_readers_other_positives_are_no_negatives():
+def test_a_readers_positives_and_history_are_no_negatives_wherever_they_are_met():
     work = batch([[4, -1], [-1, -1], [-1, -1]], [0, 1, 2], [0, 4, 5], [7, 7, 8])
     hidden = known_positives(work, torch.tensor([0, 1, 2, 0, 4, 5]), 6)
     assert hidden.int().tolist() == [
-        [0, 1, 0, 1, 1, 0],
-        [1, 0, 0, 1, 0, 0],
-        [0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 1, 1, 0],
+        [1, 1, 0, 1, 0, 0],
+        [0, 0, 1, 0, 0, 0],
     ]
 
 
-def test_the_correction_makes_the_loss_blind_to_how_often_a_column_was_drawn():
-    score = torch.tensor([[1.0, 2.0], [0.5, 1.5]])
-    none = torch.zeros(2, 2, dtype=torch.bool)
-    plain = sampled_softmax(score, none, torch.zeros(2))
-    shifted = sampled_softmax(score + torch.tensor([3.0, -1.0]), none, torch.tensor([3.0, -1.0]))
-    torch.testing.assert_close(plain, shifted)
+@pytest.fixture
+def small() -> tuple[TwoTower, Batch]:
+    """Towers, and two readers with one positive each among three uniform negatives."""
+    torch.manual_seed(0)
+    schema = FeatureSchema()
+    items = encode_items(schema, {"item_id": list("abcdef")})
+    users = encode_users(schema, {}, History.empty(2), now_s=0.0)
+    users = {name: torch.from_numpy(users[name]) for name in USER_INPUTS[1:]}
+    users["history_mask"][:, -1] = 1.0
+    work = Batch(
+        item_inputs={name: torch.from_numpy(values) for name, values in items.items()},
+        user_inputs=users,
+        history=torch.arange(2).repeat(50, 1).T,
+        positive=torch.tensor([2, 3]),
+        row=torch.arange(2),
+        negative=torch.tensor([4, 5, 5]),
+        log_q=torch.randn(6),
+        user=torch.arange(2),
+    )
+    return TwoTower(schema, dropout=0.0, id_dropout=0.0).eval(), work
+
+
+def test_the_correction_takes_log_q_off_every_column_and_off_the_positives_among_them(small):
+    model, work = small
+    own, scores, _ = model(work)
+    plain_own, plain, _ = model(replace(work, log_q=torch.zeros(6)))
+    column = torch.cat([work.positive, work.negative])
+    torch.testing.assert_close(scores, plain - work.log_q[column])
+    torch.testing.assert_close(own, plain_own - work.log_q[work.positive])
+    torch.testing.assert_close(own, scores.diagonal())
+
+
+def test_positives_that_are_no_columns_are_not_corrected(small):
+    model, work = small
+    own, scores, hidden = model(replace(work, in_batch=False))
+    plain_own, _, _ = model(replace(work, log_q=torch.zeros(6)))
+    torch.testing.assert_close(own, plain_own)
+    assert scores.shape == hidden.shape == (2, 3)
+
+
+def test_with_one_positive_a_row_the_loss_is_the_cross_entropy_of_its_column():
+    score = torch.tensor([[1.0, 2.0, -1.0], [0.5, 1.5, 3.0]])
+    own = torch.eye(2, 3, dtype=torch.bool)
+    found = sampled_softmax(score.diagonal(), score, own, torch.arange(2))
+    torch.testing.assert_close(found, nn.functional.cross_entropy(score, torch.arange(2)))
+
+
+def test_the_positives_of_one_row_do_not_compete_and_weigh_the_root_of_their_number():
+    score = torch.tensor([[2.0, 1.0, 0.5, 0.0], [0.0, 0.0, 1.0, 0.5]])
+    own = torch.tensor([[True, True, False, False], [False, False, True, False]])
+    found = sampled_softmax(torch.tensor([2.0, 1.0, 1.0]), score, own, torch.tensor([0, 0, 1]))
+    first = [torch.cat([score[0, n : n + 1], score[0, 2:]]) for n in (0, 1)]
+    losses = [-torch.log_softmax(row, dim=0)[0] for row in first]
+    losses.append(-torch.log_softmax(score[1], dim=0)[2])
+    weight = torch.tensor([2.0, 2.0, 1.0]).rsqrt()
+    torch.testing.assert_close(found, (torch.stack(losses) * weight).sum() / weight.sum())
+
+
+@pytest.mark.parametrize("history", sorted(USER_TOWERS))
+def test_every_user_tower_reads_a_history_wherever_its_padding_ends(history):
+    torch.manual_seed(0)
+    schema = FeatureSchema()
+    model = TwoTower(schema, dropout=0.0, id_dropout=0.0, history=history).eval()
+    users = encode_users(schema, {}, History.empty(1), now_s=0.0)
+    inputs = {name: torch.from_numpy(users[name]) for name in USER_INPUTS}
+    inputs["history_vectors"][:, -3:] = torch.randn(3, 64)
+    inputs["history_mask"][:, -3:] = 1.0
+    cut = {n: v[:, -5:] if n.startswith("history") else v for n, v in inputs.items()}
+    torch.testing.assert_close(model.users(**inputs), model.users(**cut))
+    others = inputs["history_vectors"].clone()
+    others[:, -2] *= -1
+    assert not torch.allclose(
+        model.users(**inputs), model.users(**inputs | {"history_vectors": others})
+    )
+
+
+@pytest.mark.parametrize("history", sorted(USER_TOWERS))
+def test_with_a_temperature_vectors_have_length_1_also_without_history(history):
+    schema = FeatureSchema()
+    model = TwoTower(schema, dropout=0.0, id_dropout=0.0, history=history, temperature=0.1).eval()
+    users = encode_users(schema, {}, History.empty(2), now_s=0.0)
+    vectors = model.users(**{name: torch.from_numpy(users[name]) for name in USER_INPUTS})
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))
 
 
 def test_the_id_of_an_untrained_item_says_nothing():

@@ -21,6 +21,7 @@ from feedrank_cli.settings import load
 from feedrank_cli.up import BusKind
 
 ALL = "all"
+GIVEN_TO_ALL = {"quick", "seed"}
 
 
 def discover() -> dict[str, ModuleType]:
@@ -35,6 +36,10 @@ def discover() -> dict[str, ModuleType]:
 
 def bench(
     name: Annotated[str | None, typer.Argument(help="A measurement, or all.")] = None,
+    data_format: Annotated[
+        str | None, typer.Argument(metavar="[FORMAT]", help="Of the data, where it is measured.")
+    ] = None,
+    path: Annotated[Path | None, typer.Argument(help="The data of that format.")] = None,
     listing: Annotated[bool, typer.Option("--list", help="What can be measured.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report here.")] = None,
     quick: Annotated[bool, typer.Option(help="Smaller sizes; bounds still judged.")] = False,
@@ -45,6 +50,7 @@ def bench(
     bus: Annotated[BusKind | None, typer.Option(help="What carries the events.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.1, help="How long the load lasts.")] = None,
     users: Annotated[int | None, typer.Option(min=1, help="Readers whose events they are.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Runs, each with its seed.")] = None,
 ) -> None:
     """Measure, and compare with the bound. Not every measurement knows every option.
 
@@ -58,9 +64,12 @@ def bench(
 
         feedrank bench intake --bus kafka --minutes 10
 
+        feedrank bench quality lightgcn PATH/TO/gowalla --seeds 3
+
         feedrank bench all
     """
-    given = {"events": events, "bus": bus, "minutes": minutes, "users": users}
+    given = {"events": events, "bus": bus, "minutes": minutes, "users": users, "seeds": seeds,
+             "data_format": data_format, "path": path}  # fmt: skip
     options = {option: value for option, value in given.items() if value is not None}
     found = discover()
     console = Console(soft_wrap=True)
@@ -87,7 +96,7 @@ def _chosen(
 ) -> Iterable[ModuleType]:
     """The measurements of this name. Raises: CommandError for an unknown name or option."""
     if name == ALL:
-        return found.values()
+        return [module for module in found.values() if not _asks_for(module) - set(options)]
     if name not in found:
         raise CommandError(
             f"There is no measurement {name!r}.",
@@ -95,7 +104,19 @@ def _chosen(
             code=CANNOT_RUN,
         )
     _require_known(found[name], options)
+    if missing := _asks_for(found[name]) - set(options):
+        raise CommandError(
+            f"{name} needs {_shown(min(missing))}.",
+            f"It measures what it is given: `feedrank bench {name} FORMAT PATH`.",
+            code=CANNOT_RUN,
+        )
     return [found[name]]
+
+
+def _asks_for(module: ModuleType) -> set[str]:
+    """The options without which the measurement cannot run; `all` leaves it out."""
+    _place, *others = inspect.signature(module.run).parameters.values()
+    return {p.name for p in others if p.default is p.empty} - GIVEN_TO_ALL
 
 
 def _known_to(module: ModuleType) -> set[str]:
@@ -108,10 +129,14 @@ def _require_known(module: ModuleType, options: Iterable[str]) -> None:
     unknown = set(options) - _known_to(module)
     if unknown:
         raise CommandError(
-            f"{module.NAME} does not know --{min(unknown)}.",
+            f"{module.NAME} does not know {_shown(min(unknown))}.",
             "Leave it out: `feedrank bench --list` says what is measured.",
             code=CANNOT_RUN,
         )
+
+
+def _shown(option: str) -> str:
+    return {"data_format": "FORMAT", "path": "PATH"}.get(option, f"--{option}")
 
 
 def _measure(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.metrics import Metrics
 
 from feedrank_trainer.pairs import write_pairs
+from feedrank_trainer.presets import PRESETS
 from feedrank_trainer.progress import counted, epoch_report
 from feedrank_trainer.run import open_run, train_bundle
 from feedrank_trainer.settings import Settings
-from feedrank_trainer.training import Epoch, TrainingConfig
+from feedrank_trainer.training import Epoch
 
 OFFSETS = "offsets.json"
 BUNDLE = "bundle.json"
@@ -38,7 +40,8 @@ def make_bundle(
     """Train on the run's examples; the bundle's id is also left in the run's folder."""
     torch.set_num_threads(settings.threads)
     home = settings.place
-    config = TrainingConfig(
+    config = replace(
+        PRESETS[settings.preset],
         epochs=epochs or settings.epochs,
         batch_size=settings.batch_size,
         max_steps=settings.max_steps,

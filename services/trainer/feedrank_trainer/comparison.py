@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ from feedrank_trainer.training import ItemInputs, item_vectors, user_vectors
 
 NDCG_K = 10
 RECALL_K = 20
+DAILY_METRICS = (f"ndcg_at_{NDCG_K}", f"recall_at_{RECALL_K}")
+METRICS = {"ndcg": ranking_metrics.ndcg_at_k, "recall": ranking_metrics.recall_at_k}
 NUM_PAIRS = 2000
 MAX_SCORES = 1 << 25
 """Scores held at once: 128 MB of float32, whatever the size of the catalogue."""
@@ -29,7 +31,7 @@ Scores = dict[str, float]
 
 @dataclass(frozen=True)
 class Measured:
-    """What a contender reached. Shapes: top_BK (B, RECALL_K) padded with -1, values (B,) each."""
+    """What a contender reached. Shapes: top_BK (B, largest k) padded with -1, values (B,) each."""
 
     top_BK: np.ndarray
     values: dict[str, np.ndarray]
@@ -51,17 +53,30 @@ def _scored(holdout: Holdout, scorer: Scorer) -> Contender:
     return lambda rows: np.stack([scorer.scores(holdout.own[row].indices) for row in rows])
 
 
-def ndcg(holdout: Holdout, model: TwoTower, items: ItemInputs) -> float:
+def ndcg(
+    holdout: Holdout, model: TwoTower, items: ItemInputs, *, metric: str = DAILY_METRICS[0]
+) -> float:
     """Mean NDCG of the towers: what early stopping watches."""
-    found = measure(holdout, towers(holdout, model, items), with_auc=False)
-    return float(found.values["ndcg_at_10"].mean())
+    found = measure(holdout, towers(holdout, model, items), with_auc=False, metrics=(metric,))
+    return float(found.values[metric].mean())
 
 
-def measure(holdout: Holdout, contender: Contender, *, with_auc: bool = True) -> Measured:
-    """Every reader's metrics over the full catalogue, without what the reader has seen."""
+def measure(
+    holdout: Holdout,
+    contender: Contender,
+    *,
+    with_auc: bool = True,
+    metrics: Sequence[str] = DAILY_METRICS,
+) -> Measured:
+    """Every reader's metrics over the full catalogue, without what the reader has seen.
+
+    A metric is `NAME_at_K`, with a name of METRICS.
+    """
     num_readers, num_items = len(holdout.readers["user"]), len(holdout.counts_N)
-    top_BK = np.full((num_readers, RECALL_K), -1)
-    values = {name: np.empty(num_readers) for name in ("ndcg_at_10", "recall_at_20")}
+    functions = {name: (METRICS[name.split("_")[0]], int(name.split("_")[-1])) for name in metrics}
+    longest = max(k for _, k in functions.values())
+    top_BK = np.full((num_readers, longest), -1)
+    values = {name: np.empty(num_readers) for name in metrics}
     if with_auc:
         values["auc"] = np.empty(num_readers)
     block = int(np.clip(MAX_SCORES // num_items, 1, MAX_BLOCK))
@@ -69,10 +84,10 @@ def measure(holdout: Holdout, contender: Contender, *, with_auc: bool = True) ->
         rows = np.arange(start, min(start + block, num_readers))
         for row, score_N in zip(rows, contender(rows), strict=True):
             relevant, seen = holdout.relevant[row].indices, holdout.seen[row].indices
-            ranked = ranking_metrics.top_k(score_N, seen, RECALL_K)
+            ranked = ranking_metrics.top_k(score_N, seen, longest)
             top_BK[row, : len(ranked)] = ranked
-            values["ndcg_at_10"][row] = ranking_metrics.ndcg_at_k(ranked, relevant, NDCG_K)
-            values["recall_at_20"][row] = ranking_metrics.recall_at_k(ranked, relevant, RECALL_K)
+            for name, (function, k) in functions.items():
+                values[name][row] = function(ranked, relevant, k)
             if with_auc:
                 values["auc"][row] = ranking_metrics.auc(score_N, relevant, seen)
     return Measured(top_BK, values)
@@ -87,7 +102,7 @@ def compare(
     champion, *others = measured
     for other in others:
         lead: Scores = {}
-        for metric in ("ndcg_at_10", "recall_at_20"):
+        for metric in DAILY_METRICS:
             mean, low, high = paired_difference(
                 measured[champion].values[metric], measured[other].values[metric], seed=seed
             )

@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 from feedrank_core.features.encoding import HISTORY_LENGTH, MAX_INTERESTS
 
 Examples = dict[str, np.ndarray]
-"""Equal-length arrays: user (N,) int64, at_s (N,) float64, positive (N,) int64 dense index,
-history (N, L) int64 dense indices with -1 for nothing, history_actions (N, L) int64,
-history_ages_s (N, L) float32, profile (N, 3), interests (N, 8) int64, dense (N, F) float32."""
+"""Equal-length arrays: user (N,) int64, at_s (N,) float64, positive (N,) int64 dense index, or
+(N, T) of them with -1 for nothing where a reader has several at once; history (N, L) int64 dense
+indices with -1 for nothing, history_actions (N, L) int64, history_ages_s (N, L) float32, profile
+(N, 3), interests (N, 8) int64, dense (N, F) float32."""
 
 ABSENT = -1
 

@@ -66,7 +66,7 @@ def holdout_from(
             found[name] = binary(found[name] + pairs_of(user[rows], item[rows], readers, num_items))
     described = _described(shards, later, start_s, stop_s)
     seen = binary(found["own"] + _history(described, num_items))
-    relevant = found["relevant"] - found["relevant"].multiply(seen)
+    relevant = sparse.csr_matrix(found["relevant"] - found["relevant"].multiply(seen))
     relevant.eliminate_zeros()
     kept = np.flatnonzero(np.diff(relevant.indptr))
     return Holdout(

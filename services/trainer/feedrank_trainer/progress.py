@@ -40,6 +40,6 @@ def counted(metrics: Metrics, epoch: Epoch) -> None:
 
 def line(epoch: Epoch) -> str:
     """One epoch in words."""
-    score = "" if epoch.score is None else f", NDCG@10 on the later slice {epoch.score:.4f}"
+    score = "" if epoch.score is None else f", NDCG on the later slice {epoch.score:.4f}"
     number = f"epoch {epoch.number} ({epoch.steps} steps)"
     return f"{number}: loss {epoch.loss:.3f}{score}, {epoch.elapsed_s:.1f} s"

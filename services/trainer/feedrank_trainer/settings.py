@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from feedrank_core.runtime.settings import TRAINER_PORT, InstallationSettings, Port
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -14,6 +16,8 @@ class Settings(InstallationSettings):
 
     port: Port = TRAINER_PORT
     """Probes and metrics while it works."""
+    preset: Literal["feed", "baskets", "sequences"] = "feed"
+    """What shape the data has: the configuration of `presets.py` that trains on it."""
     epochs: int = Field(default=6, ge=1)
     """Passes over the examples at most; early stopping may take fewer."""
     batch_size: int = Field(default=512, ge=2)

@@ -17,12 +17,19 @@ from feedrank_core.models.two_tower import Batch, TwoTower, sampled_softmax
 from feedrank_trainer.examples import Examples, concatenate, select
 
 ItemInputs = dict[str, np.ndarray]
+HISTORY_FIELDS = ("history", "history_actions", "history_ages_s")
 USER_FIELDS = ("history_actions", "history_ages_s", "profile", "interests", "dense")
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What a run may turn. First choices, not tuned: the ablations come with ranking quality."""
+    """What a run may turn. First choices, not tuned: the ablations come with ranking quality.
+
+    `in_batch` makes the positives of a batch each other's negatives. `history` is a name of
+    USER_TOWERS; a `temperature` of 0 means dot products of a learned scale. `last_learning_rate`
+    is the share of it left after all epochs, a straight line from the first. Of `pool` batches
+    each takes histories of like length.
+    """
 
     epochs: int = 8
     batch_size: int = 512
@@ -32,6 +39,11 @@ class TrainingConfig:
     dropout: float = 0.2
     id_dropout: float = 0.1
     history_dropout: float = 0.1
+    history: str = "attention"
+    temperature: float = 0.0
+    in_batch: bool = True
+    last_learning_rate: float = 1.0
+    pool: int = 1
     patience: int = 2
     max_steps: int = 100_000
 
@@ -73,15 +85,28 @@ def fit(
     """
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=False)
+    # Nothing here reads memory before it is written, and filling it takes time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore
     rng = np.random.default_rng(seed)
-    model = start or TwoTower(schema, dropout=config.dropout, id_dropout=config.id_dropout)
+    model = start or TwoTower(
+        schema,
+        dropout=config.dropout,
+        id_dropout=config.id_dropout,
+        history=config.history,
+        temperature=config.temperature,
+    )
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # Fused: one pass over the tables instead of one for each step of the formula.
     optimiser = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        learned, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     log_q_N = log_frequencies(source, len(items["id_buckets"]), config)
     best = Best()
     started, steps = time.monotonic(), 0
     for number in range(1, config.epochs + 1):
+        done = (number - 1) / config.epochs
+        for group in optimiser.param_groups:
+            group["lr"] = config.learning_rate * (1 - done * (1 - config.last_learning_rate))
         losses = run_epoch(
             model,
             optimiser,
@@ -139,11 +164,10 @@ def run_epoch(
     """One pass, or its first batches; answers the loss of each."""
     model.train()
     losses: list[float] = []
-    for examples in islice(batches(source.pieces(rng), config.batch_size), max_steps):
+    for examples in islice(batches(source.pieces(rng), config, rng), max_steps):
         batch = assemble(examples, items, log_q_N, config=config, rng=rng)
-        score_BC, hidden_BC = model(batch)
-        column_C = torch.cat([batch.positive, batch.negative])
-        loss = sampled_softmax(score_BC, hidden_BC, batch.log_q[column_C])
+        own_P, score_BC, hidden_BC = model(batch)
+        loss = sampled_softmax(own_P, score_BC, hidden_BC, batch.row)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -152,26 +176,45 @@ def run_epoch(
     return losses
 
 
-def batches(pieces: Iterator[Examples], batch_size: int) -> Iterator[Examples]:
-    """Batches of `batch_size`; what is left of a piece joins the next, the last may be short."""
+def batches(
+    pieces: Iterator[Examples], config: TrainingConfig, rng: np.random.Generator
+) -> Iterator[Examples]:
+    """Batches of one size; what is left of a piece joins the next, the last may be short."""
     rest: Examples | None = None
     for piece in pieces:
         joined = piece if rest is None else concatenate([rest, piece])
         count = len(joined["user"])
-        whole = count - count % batch_size
-        for start in range(0, whole, batch_size):
-            yield select(joined, np.arange(start, start + batch_size))
+        whole = count - count % config.batch_size
+        for rows in pooled(joined["history"][:whole], config, rng):
+            yield select(joined, rows)
         rest = select(joined, np.arange(whole, count))
     if rest is not None and len(rest["user"]) > 1:
         yield rest
 
 
+def pooled(
+    history: np.ndarray, config: TrainingConfig, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """The rows of each batch: long histories together, so that short ones need no padding."""
+    rows, size = np.arange(len(history)), config.batch_size
+    starts = rows[::size]
+    if config.pool > 1:
+        length = (history >= 0).sum(axis=1)
+        pools = np.split(rows, rows[config.pool * size :: config.pool * size])
+        rows = np.concatenate([pool[np.argsort(length[pool], kind="stable")] for pool in pools])
+        starts = rng.permutation(starts)
+    for start in starts:
+        yield rows[start : start + size]
+
+
 def log_frequencies(source: Source, num_items: int, config: TrainingConfig) -> np.ndarray:
     """Log of the expected columns of a batch that hold each item. Shapes: (N,) float32."""
-    counts = np.zeros(num_items)
+    counts, num_examples = np.zeros(num_items), 0
     for piece in source.pieces(np.random.default_rng(0)):
-        counts += np.bincount(piece["positive"], minlength=num_items)
-    in_batch = config.batch_size * counts / max(1.0, counts.sum())
+        positive = piece["positive"]
+        counts += np.bincount(positive[positive >= 0], minlength=num_items)
+        num_examples += len(positive)
+    in_batch = config.in_batch * config.batch_size * counts / max(1, num_examples)
     return np.log(in_batch + config.num_uniform / num_items).astype(np.float32)
 
 
@@ -185,10 +228,14 @@ def assemble(
 ) -> Batch:
     """The batch on its distinct items, with shared uniform negatives drawn."""
     num_items = len(log_q_N)
+    examples = shortened(examples)
     negative = rng.integers(0, num_items, config.num_uniform)
+    positives = examples["positive"].reshape(len(examples["user"]), -1)
+    row, _ = np.nonzero(positives >= 0)
+    positive = positives[positives >= 0]
     history = examples["history"]
     mask = (history >= 0) & (rng.random(history.shape) >= config.history_dropout)
-    needed = np.concatenate([history[mask], examples["positive"], negative])
+    needed = np.concatenate([history[mask], positive, negative])
     distinct, place = np.unique(needed, return_inverse=True)
     local = np.zeros(history.shape, np.int64)
     local[mask] = place[: mask.sum()]
@@ -199,11 +246,20 @@ def assemble(
         item_inputs=gather_items(items, distinct),
         user_inputs=users,
         history=torch.from_numpy(local),
-        positive=torch.from_numpy(rest[: len(history)]),
-        negative=torch.from_numpy(rest[len(history) :]),
+        positive=torch.from_numpy(rest[: len(positive)]),
+        row=torch.from_numpy(row),
+        negative=torch.from_numpy(rest[len(positive) :]),
         log_q=torch.from_numpy(log_q_N[distinct]),
         user=torch.from_numpy(examples["user"]),
+        in_batch=config.in_batch,
     )
+
+
+def shortened(examples: Examples) -> Examples:
+    """The examples with histories as wide as the longest of them, and one place at least."""
+    used = np.flatnonzero((examples["history"] >= 0).any(axis=0))
+    first = int(used[0]) if len(used) else examples["history"].shape[1] - 1
+    return examples | {name: examples[name][:, first:] for name in HISTORY_FIELDS}
 
 
 def gather_items(items: ItemInputs, rows: np.ndarray) -> dict[str, torch.Tensor]:
@@ -230,7 +286,8 @@ def user_vectors(
     """Vectors of readers as described. Shapes: (B, D) float32."""
     found: list[np.ndarray] = []
     for start in range(0, len(readers["user"]), chunk):
-        part = select(readers, np.arange(start, min(start + chunk, len(readers["user"]))))
+        stop = min(start + chunk, len(readers["user"]))
+        part = shortened(select(readers, np.arange(start, stop)))
         mask = part["history"] >= 0
         history = vectors[np.where(mask, part["history"], 0)] * mask[:, :, None]
         inputs = {name: torch.from_numpy(part[name]) for name in USER_FIELDS}

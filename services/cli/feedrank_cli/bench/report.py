@@ -61,6 +61,7 @@ class Report:
     figures: dict[str, float] = field(default_factory=dict)
     floors: dict[str, float] = field(default_factory=dict)
     bounds: list[tuple[str, str, float]] = field(default_factory=list)
+    published: list[tuple[str, str, float, str]] = field(default_factory=list)
 
     def figure(self, name: str, value: float) -> None:
         """Something measured; the unit is the end of its name."""
@@ -75,6 +76,10 @@ class Report:
         if op not in OPERATORS:
             raise ValueError(f"op must be one of {', '.join(OPERATORS)}, not {op!r}")
         self.bounds.append((figure, op, float(bound)))
+
+    def publish(self, figure: str, by: str, value: float, source: str) -> None:
+        """The same figure as others reached and published it, and where that stands."""
+        self.published.append((figure, by, float(value), source))
 
     def judged(self) -> list[dict[str, Any]]:
         """Every bound and whether it is met."""
@@ -92,7 +97,11 @@ class Report:
         return MET if all(row["met"] for row in self.judged()) else MISSED
 
     def as_dict(self) -> dict[str, Any]:
-        """The shape of `--json`."""
+        """The shape of `--json`; `published` is there where there is any."""
+        published = [
+            {"figure": figure, "by": by, "value": value, "source": source}
+            for figure, by, value, source in self.published
+        ]
         return {
             "name": self.name,
             "date": self.date,
@@ -101,6 +110,7 @@ class Report:
             "figures": self.figures,
             "floor": self.floors,
             "bounds": self.judged(),
+            **({"published": published} if published else {}),
         }
 
     def write(self, path: Path) -> None:
@@ -108,7 +118,7 @@ class Report:
         path.write_text(json.dumps(self.as_dict(), indent=2) + "\n")
 
     def table(self) -> Table:
-        """Figures with their bounds, then the floor."""
+        """Figures with their bounds, then the floor, then what others published."""
         title = f"{self.name}  (seed {self.seed}, {self.date}, {self.machine})"
         view = Table(title=title, title_justify="left")
         view.add_column("figure")
@@ -121,6 +131,8 @@ class Report:
                 view.add_row(name, "not measured", self._bounds_of(name))
         for name, value in self.floors.items():
             view.add_row(f"floor: {name}", f"{value:,.4g}", "")
+        for figure, by, value, source in self.published:
+            view.add_row(f"published: {figure} of {by}", f"{value:,.4g}", source)
         return view
 
     def _bounds_of(self, figure: str) -> str:

@@ -58,4 +58,9 @@ def top_k(score_N: np.ndarray, left_out: np.ndarray, k: int) -> np.ndarray:
     score_N = score_N.astype(np.float64, copy=True)
     score_N[left_out] = -np.inf
     k = min(k, len(score_N) - len(np.unique(left_out)))
-    return np.argsort(-score_N, kind="stable")[:k]
+    if k <= 0:
+        return np.empty(0, np.int64)
+    # Only those that reach the k-th best are sorted: a sort of the catalogue costs far more.
+    least = np.partition(score_N, len(score_N) - k)[len(score_N) - k]
+    reached = np.flatnonzero(score_N >= least)
+    return reached[np.argsort(-score_N[reached], kind="stable")[:k]]

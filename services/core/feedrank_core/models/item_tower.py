@@ -36,6 +36,11 @@ def mean_of_bag(embedding: nn.Embedding, ids: Tensor) -> Tensor:
     return embedding(ids).sum(dim=1) / count_N1
 
 
+def finished(vector_BD: Tensor, *, cosine: bool) -> Tensor:
+    """A tower's last step: vectors of length 1 where dot products are to be cosines."""
+    return nn.functional.normalize(vector_BD, dim=1) if cosine else vector_BD
+
+
 class ItemTower(nn.Module):
     """Content through an MLP, plus the id's embedding past it.
 
@@ -43,8 +48,11 @@ class ItemTower(nn.Module):
     squeezed through the layers that serve items nobody has read.
     """
 
-    def __init__(self, schema: FeatureSchema, *, id_dropout: float = ID_DROPOUT) -> None:
+    def __init__(
+        self, schema: FeatureSchema, *, id_dropout: float = ID_DROPOUT, cosine: bool = False
+    ) -> None:
         super().__init__()
+        self.cosine = cosine
         self.id_dropout = id_dropout
         self.ids = table(schema.num_id_buckets, EMBEDDING_DIM, padding=None)
         self.types = table(len(schema.item_types) + 2, FIELD_DIM)
@@ -86,4 +94,4 @@ class ItemTower(nn.Module):
             vector_mask,
             dense,
         ]
-        return id_ND + self.content(torch.cat(fields, dim=1))
+        return finished(id_ND + self.content(torch.cat(fields, dim=1)), cosine=self.cosine)

@@ -1,17 +1,21 @@
 """Two towers and their loss: sampled softmax, corrected for how negatives were drawn.
 
-B examples, U distinct items of a batch, C = B + M columns (in-batch and uniform negatives).
+B examples, P positives of theirs (one or more each), U distinct items of a batch, C columns: M
+uniform negatives, and the P positives before them where they are each other's negatives.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from feedrank_core.features.encoding import FeatureSchema
+from feedrank_core.models.bag_tower import BagTower
 from feedrank_core.models.item_tower import ItemTower
+from feedrank_core.models.sequence_tower import SequenceTower
 from feedrank_core.models.user_tower import UserTower
 
 MASKED_LOGIT = -1e9
@@ -22,65 +26,101 @@ class Batch:
     """One step's work, on items by their place among the batch's distinct items.
 
     Shapes: item_inputs (U, ...); user_inputs (B, ...) without `history_vectors`; history (B, L)
-    int64 into U; positive (B,) int64 into U; negative (M,) int64 into U; log_q (U,) float32, the
-    log of the expected number of columns that hold the item; user (B,) int64 tells readers apart.
+    int64 into U; positive (P,) int64 into U; row (P,) int64 into B, whose positive it is; negative
+    (M,) int64 into U; log_q (U,) float32, the log of the expected number of columns that hold the
+    item; user (B,) int64 tells readers apart. `in_batch`: the positives are columns too.
     """
 
     item_inputs: dict[str, Tensor]
     user_inputs: dict[str, Tensor]
     history: Tensor
     positive: Tensor
+    row: Tensor
     negative: Tensor
     log_q: Tensor
     user: Tensor
+    in_batch: bool = True
+
+
+USER_TOWERS = {"attention": UserTower, "bag": BagTower, "sequence": SequenceTower}
+"""How a history becomes a vector, by the name that a configuration gives it."""
 
 
 class TwoTower(nn.Module):
-    """Item and user tower joined by a dot product."""
+    """Item and user tower joined by a dot product.
 
-    def __init__(self, schema: FeatureSchema, *, dropout: float, id_dropout: float) -> None:
+    With a temperature the vectors have length 1 and scores are cosines over it; without, 0, the
+    scale of the dot products is learned.
+    """
+
+    def __init__(
+        self,
+        schema: FeatureSchema,
+        *,
+        dropout: float,
+        id_dropout: float,
+        history: str = "attention",
+        temperature: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.items = ItemTower(schema, id_dropout=id_dropout)
-        self.users = UserTower(schema, dropout=dropout)
-        self.log_scale = nn.Parameter(torch.zeros(()))
+        cosine = temperature > 0
+        self.items = ItemTower(schema, id_dropout=id_dropout, cosine=cosine)
+        self.users = USER_TOWERS[history](schema, dropout=dropout, cosine=cosine)
+        scale = torch.tensor(-math.log(temperature) if cosine else 0.0)
+        self.log_scale = nn.Parameter(scale, requires_grad=not cosine)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Scaled scores and what may not count as a negative. Shapes: (B, C), (B, C) bool."""
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores of the positives, of all columns less log q, and which are no negatives.
+
+        Where the positives are columns too, theirs are corrected alike; where they are not, a
+        positive is certain to be there and is not corrected.
+        Shapes: (P,), (B, C), (B, C) bool.
+        """
         item_UD = self.items(**batch.item_inputs)
         mask_BL1 = batch.user_inputs["history_mask"].unsqueeze(2)
         # index_select of the flat ids: its gradient is one index_add, deterministic on a CPU.
         shape = (*batch.history.shape, item_UD.shape[1])
         history_BLD = item_UD.index_select(0, batch.history.flatten()).view(shape) * mask_BL1
-        user_BD = self.users(history_vectors=history_BLD, **batch.user_inputs)
-        column_C = torch.cat([batch.positive, batch.negative])
-        score_BC = self.log_scale.exp() * user_BD @ item_UD.index_select(0, column_C).T
-        return score_BC, known_positives(batch, column_C, len(item_UD))
+        user_BD = self.log_scale.exp() * self.users(
+            history_vectors=history_BLD, **batch.user_inputs
+        )
+        positive_PD = item_UD.index_select(0, batch.positive)
+        own_P = (user_BD.index_select(0, batch.row) * positive_PD).sum(dim=1)
+        column_C = batch.negative
+        if batch.in_batch:
+            own_P = own_P - batch.log_q[batch.positive]
+            column_C = torch.cat([batch.positive, batch.negative])
+        score_BC = user_BD @ item_UD.index_select(0, column_C).T - batch.log_q[column_C]
+        return own_P, score_BC, known_positives(batch, column_C, len(item_UD))
 
 
 def known_positives(batch: Batch, column_C: Tensor, num_items: int) -> Tensor:
-    """True where a column is no negative of the row, nor its own positive.
+    """True where a column is no negative of the row.
 
-    That is: the positive met again (an accidental hit), an item of the reader's history, and
-    another positive of the same reader in this batch. Shapes: (B, C) bool.
+    That is: a positive of the same reader in this batch, wherever it is met, and an item of the
+    reader's history. Shapes: (B, C) bool.
     """
-    num_rows = len(batch.positive)
+    num_rows = len(batch.history)
     own_BU = torch.zeros(num_rows, num_items, dtype=torch.bool)
     rows_BL = torch.arange(num_rows).unsqueeze(1).expand_as(batch.history)
     present_BL = batch.user_inputs["history_mask"] > 0
     own_BU[rows_BL[present_BL], batch.history[present_BL]] = True
     same_reader_BB = batch.user.unsqueeze(1) == batch.user.unsqueeze(0)
-    row_P, other_P = same_reader_BB.nonzero(as_tuple=True)
-    own_BU[row_P, batch.positive[other_P]] = True
-    hidden_BC = own_BU[:, column_C]
-    hidden_BC[torch.arange(num_rows), torch.arange(num_rows)] = False
-    return hidden_BC
+    reader_S, positive_S = same_reader_BB.index_select(1, batch.row).nonzero(as_tuple=True)
+    own_BU[reader_S, batch.positive[positive_S]] = True
+    return own_BU.index_select(1, column_C)
 
 
-def sampled_softmax(score_BC: Tensor, hidden_BC: Tensor, log_q_C: Tensor) -> Tensor:
-    """Cross-entropy of each row's own column, each column's score less log q.
+def sampled_softmax(own_P: Tensor, score_BC: Tensor, hidden_BC: Tensor, row_P: Tensor) -> Tensor:
+    """Cross-entropy of each positive among its row's negatives.
+
+    Those of one row do not compete, and the n of a row weigh sqrt(n) together: readers with much to
+    say would else drown the others.
 
     Source: Yi et al. 2019, Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
-    Recommendations.
+    Recommendations, for the correction by log q.
     """
-    logit_BC = (score_BC - log_q_C).masked_fill(hidden_BC, MASKED_LOGIT)
-    return nn.functional.cross_entropy(logit_BC, torch.arange(len(logit_BC)))
+    others_B = score_BC.masked_fill(hidden_BC, MASKED_LOGIT).logsumexp(dim=1)
+    loss_P = nn.functional.softplus(others_B.index_select(0, row_P) - own_P)
+    weight_P = torch.bincount(row_P).rsqrt().index_select(0, row_P)
+    return (loss_P * weight_P).sum() / weight_P.sum()

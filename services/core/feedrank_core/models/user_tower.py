@@ -12,17 +12,59 @@ from torch import Tensor, nn
 
 from feedrank_core.contracts.bundle import EMBEDDING_DIM
 from feedrank_core.features.encoding import FeatureSchema
-from feedrank_core.models.item_tower import FIELD_DIM, HIDDEN_DIM, mean_of_bag, table
+from feedrank_core.models.item_tower import FIELD_DIM, HIDDEN_DIM, finished, mean_of_bag, table
 
 NUM_QUERIES = 4
 NUM_AGE_BUCKETS = 32
 AGE_BUCKETS_PER_E_FOLD = 2.0
 """Ages from a second to a year in steps of a factor e^(1/2): log(3e7) * 2 is 34."""
+NUM_PLACES = 64
 MASKED = -1e4
 RECENCY = 0.5
 """An action weighs as its place, counted from the newest, to the power of minus this; learned."""
 START_OF_MIX = 0.1
 """What is not learned yet adds so little of its usual start to the mean of the history."""
+
+
+class Profile(nn.Module):
+    """What a reader says of themselves and the counters, side by side. `width` is how wide."""
+
+    def __init__(self, schema: FeatureSchema) -> None:
+        super().__init__()
+        self.countries = table(len(schema.countries) + 2, FIELD_DIM)
+        self.age_bands = table(len(schema.age_bands) + 2, FIELD_DIM)
+        self.platforms = table(len(schema.platforms) + 2, FIELD_DIM)
+        self.interests = table(schema.num_tag_buckets, FIELD_DIM)
+        num_dense = max(1, len(schema.user_dense))
+        self.dense_norm = nn.LayerNorm(num_dense) if num_dense > 1 else nn.Identity()
+        self.width = 4 * FIELD_DIM + num_dense
+
+    def forward(self, profile: Tensor, interests: Tensor, dense: Tensor) -> Tensor:
+        """Shapes: (B, width)."""
+        return torch.cat(
+            [
+                self.countries(profile[:, 0]),
+                self.age_bands(profile[:, 1]),
+                self.platforms(profile[:, 2]),
+                mean_of_bag(self.interests, interests),
+                self.dense_norm(dense),
+            ],
+            dim=1,
+        )
+
+
+def age_buckets(age_s: Tensor) -> Tensor:
+    """The bucket of each age. Shapes: any, int64."""
+    return (torch.log1p(age_s) * AGE_BUCKETS_PER_E_FOLD).long().clamp(max=NUM_AGE_BUCKETS - 1)
+
+
+def places(history_mask: Tensor) -> Tensor:
+    """Places from the newest, 1, so that each means the same whatever came before it; 0 for none.
+
+    Shapes: (B, L) int64.
+    """
+    counted_BL = history_mask.flip(1).cumsum(1).flip(1) * history_mask
+    return counted_BL.long().clamp(max=NUM_PLACES - 1)
 
 
 class UserTower(nn.Module):
@@ -32,18 +74,16 @@ class UserTower(nn.Module):
     an item-to-item recommender and learns from there, so that few examples do for a good feed.
     """
 
-    def __init__(self, schema: FeatureSchema, *, dropout: float = 0.1) -> None:
+    def __init__(
+        self, schema: FeatureSchema, *, dropout: float = 0.1, cosine: bool = False
+    ) -> None:
         super().__init__()
+        self.cosine = cosine
         self.actions = table(len(schema.actions) + 2, EMBEDDING_DIM)
         self.ages = table(NUM_AGE_BUCKETS, EMBEDDING_DIM, padding=None)
-        self.places = table(64, EMBEDDING_DIM, padding=None)
-        self.countries = table(len(schema.countries) + 2, FIELD_DIM)
-        self.age_bands = table(len(schema.age_bands) + 2, FIELD_DIM)
-        self.platforms = table(len(schema.platforms) + 2, FIELD_DIM)
-        self.interests = table(schema.num_tag_buckets, FIELD_DIM)
-        num_dense = max(1, len(schema.user_dense))
-        self.dense_norm = nn.LayerNorm(num_dense) if num_dense > 1 else nn.Identity()
-        width = 4 * FIELD_DIM + num_dense
+        self.places = table(NUM_PLACES, EMBEDDING_DIM, padding=None)
+        self.profile = Profile(schema)
+        width = self.profile.width
         self.norm = nn.LayerNorm(EMBEDDING_DIM)
         self.query = nn.Linear(width + EMBEDDING_DIM, NUM_QUERIES * EMBEDDING_DIM)
         self.keys = nn.Linear(EMBEDDING_DIM, EMBEDDING_DIM)
@@ -75,24 +115,13 @@ class UserTower(nn.Module):
         dense: Tensor,
     ) -> Tensor:
         """The vectors. Shapes: (B, D)."""
-        profile_BW = torch.cat(
-            [
-                self.countries(profile[:, 0]),
-                self.age_bands(profile[:, 1]),
-                self.platforms(profile[:, 2]),
-                mean_of_bag(self.interests, interests),
-                self.dense_norm(dense),
-            ],
-            dim=1,
-        )
+        profile_BW = self.profile(profile, interests, dense)
         mask_BL1 = history_mask.unsqueeze(2)
-        age_BL = (torch.log1p(history_ages_s) * AGE_BUCKETS_PER_E_FOLD).long()
-        # Counted from the newest, so that a place means the same whatever came before it.
-        place_BL = history_mask.flip(1).cumsum(1).flip(1).long().clamp(max=63)
+        place_BL = places(history_mask)
         event_BLD = self.norm(
             history_vectors
             + self.actions(history_actions)
-            + self.ages(age_BL.clamp(max=NUM_AGE_BUCKETS - 1))
+            + self.ages(age_buckets(history_ages_s))
             + self.places(place_BL)
         )
         newest_BL1 = (place_BL == 1).to(mask_BL1.dtype).unsqueeze(2) * mask_BL1
@@ -100,7 +129,7 @@ class UserTower(nn.Module):
         mean_BD = self.recent_mean(event_BLD, history_actions, place_BL, mask_BL1)
         read_BW = self.attend(event_BLD, mask_BL1, torch.cat([profile_BW, newest_BD], dim=1))
         mixed_BD = self.mix(torch.cat([profile_BW, read_BW, newest_BD, mean_BD], dim=1))
-        return mixed_BD + self.residual(mean_BD)
+        return finished(mixed_BD + self.residual(mean_BD), cosine=self.cosine)
 
     def recent_mean(
         self, event_BLD: Tensor, action_BL: Tensor, place_BL: Tensor, mask_BL1: Tensor

@@ -1,0 +1,89 @@
+"""Ranking quality by the protocols of published tables, beside their figures."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from feedrank_core.evaluation.bootstrap import paired_difference
+from feedrank_core.runtime.home import Home
+from feedrank_trainer.progress import epoch_report
+
+from feedrank_cli.bench.report import BenchCannotRun, Report
+from feedrank_cli.quality import lightgcn, movielens, sequences
+from feedrank_cli.quality.published import known_as
+from feedrank_cli.quality.reading import DataError
+from feedrank_cli.quality.task import Outcome, Task, popularity, run_seed
+
+NAME = "quality"
+HELP = "FORMAT PATH: the two-tower beside published tables; lightgcn, sequences or movielens."
+FORMATS: dict[str, Callable[[Path], dict[str, Task]]] = {
+    "lightgcn": lightgcn.prepare,
+    "sequences": sequences.prepare,
+    "movielens": movielens.prepare,
+}
+FULL_SEEDS = 3
+QUICK_EPOCHS = 2
+
+
+def run(
+    home: Home,
+    *,
+    quick: bool,
+    seed: int,
+    data_format: str,
+    path: Path,
+    seeds: int = FULL_SEEDS,
+) -> Report:
+    """Tune, train and measure with several seeds; every figure is the mean over them."""
+    if data_format not in FORMATS:
+        raise BenchCannotRun(f"{data_format!r} is no FORMAT; known: {', '.join(FORMATS)}")
+    try:
+        tasks = FORMATS[data_format](path)
+    except DataError as error:
+        raise BenchCannotRun(str(error)) from error
+    report = Report(f"{NAME} {data_format}", seed)
+    for name, task in tasks.items():
+        if quick:
+            task = replace(task, config=replace(task.config, epochs=QUICK_EPOCHS))
+        outcomes = []
+        for number in range(seed, seed + (1 if quick else seeds)):
+            with epoch_report(task.config.epochs) as show:
+                outcomes.append(run_seed(task, seed=number, report=show))
+        tell(report, task, outcomes, prefix=f"{name}_" if name else "")
+    # Of the whole process, reading included: Linux counts in KiB.
+    report.figure("peak_mb", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return report
+
+
+def tell(report: Report, task: Task, outcomes: list[Outcome], *, prefix: str = "") -> None:
+    """Add a task's figures, what popularity reaches, and what others have published."""
+    for fact, value in task.facts.items():
+        report.figure(f"{prefix}{fact}", value)
+    report.figure(f"{prefix}measured_users", len(task.final.holdout.readers["user"]))
+    floors = popularity(task)
+    for metric in task.metrics:
+        means = [outcome.values[metric].mean() for outcome in outcomes]
+        report.figure(f"{prefix}{metric}", float(np.mean(means)))
+        if len(means) > 1:
+            report.figure(f"{prefix}{metric}_spread", float(np.std(means, ddof=1)))
+        report.floor(f"{prefix}popularity_{metric}", floors[metric].mean())
+    of_readers = np.mean([outcome.values[task.watched] for outcome in outcomes], axis=0)
+    lead = paired_difference(of_readers, floors[task.watched], seed=report.seed)
+    report.figure(f"{prefix}{task.watched}_over_popularity_low", lead.low)
+    report.bound(f"{prefix}{task.watched}_over_popularity_low", ">", 0.0)
+    report.figure(f"{prefix}epochs", float(np.mean([outcome.epochs for outcome in outcomes])))
+    for unit in ("training_s", "training_cpu_s"):
+        worst = max(getattr(outcome, unit) for outcome in outcomes)
+        report.figure(f"{prefix}{unit}", worst)
+    known = known_as(task)
+    if known is None:
+        return
+    for metric, bound in known.bounds:
+        report.bound(f"{prefix}{metric}", ">=", bound)
+    for other in known.published:
+        for metric, value in other.figures.items():
+            report.publish(f"{prefix}{metric}", other.model, value, other.source)

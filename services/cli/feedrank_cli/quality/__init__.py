@@ -1,0 +1,1 @@
+"""Protocols of published tables: data in, figures of the two-tower out."""

@@ -1,0 +1,129 @@
+"""A protocol made ready, and one run of it: tuned on validation, measured once on the test."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from feedrank_core.evaluation.baselines import Popularity
+from feedrank_core.features.encoding import FeatureSchema
+from feedrank_trainer.comparison import measure, ndcg, towers
+from feedrank_trainer.examples import Examples
+from feedrank_trainer.holdout import Holdout, binary, matrix, pairs_of
+from feedrank_trainer.training import Epoch, ItemInputs, Source, TrainingConfig, fit
+from scipy import sparse
+
+MAX_VALIDATED = 5000
+"""Readers that early stopping asks: enough to tell epochs apart, in seconds."""
+
+Pairs = tuple[np.ndarray, np.ndarray]
+"""Readers and dense items that belong together. Shapes: (A,) each."""
+Values = dict[str, np.ndarray]
+"""A metric's value of every reader. Shapes: (B,) each."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What is learned from, and what is asked."""
+
+    source: Source
+    holdout: Holdout
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set under a protocol. `metrics` are of `comparison.measure`.
+
+    `tuning` decides when to stop, by its NDCG `watched`. With `refit` the towers then learn anew
+    from all of `final`, for as many epochs; without, those of the best epoch are measured.
+    `is_usual_split` says whether published figures are of this split.
+    """
+
+    schema: FeatureSchema
+    items: ItemInputs
+    tuning: Fold
+    final: Fold
+    refit: bool
+    config: TrainingConfig
+    metrics: tuple[str, ...]
+    watched: str
+    is_usual_split: bool = True
+    facts: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One seed's run. Units: seconds of wall time and of CPU, for tuning and refit together."""
+
+    values: Values
+    epochs: int
+    training_s: float
+    training_cpu_s: float
+
+
+def run_seed(task: Task, *, seed: int, report: Callable[[Epoch], None]) -> Outcome:
+    """Tune, fit, measure."""
+    wall, cpu = time.monotonic(), time.process_time()
+    epochs: list[Epoch] = []
+
+    def note(epoch: Epoch) -> None:
+        epochs.append(epoch)
+        report(epoch)
+
+    tuning, final = task.tuning, task.final
+    model = fit(
+        tuning.source,
+        task.items,
+        task.schema,
+        config=task.config,
+        seed=seed,
+        validate=lambda model: ndcg(tuning.holdout, model, task.items, metric=task.watched),
+        report=note,
+    )
+    best = max(epochs, key=lambda epoch: epoch.score or 0.0).number
+    if task.refit:
+        config = replace(task.config, epochs=best)
+        model = fit(final.source, task.items, task.schema, config=config, seed=seed, report=report)
+    took, took_cpu = time.monotonic() - wall, time.process_time() - cpu
+    contender = towers(final.holdout, model, task.items)
+    measured = measure(final.holdout, contender, with_auc=False, metrics=task.metrics)
+    return Outcome(measured.values, best, took, took_cpu)
+
+
+def popularity(task: Task) -> Values:
+    """The same metrics of what most readers engaged with."""
+    counts_N = Popularity(task.final.holdout.counts_N).scores(np.empty(0, np.int64))
+    scores = measure(
+        task.final.holdout,
+        lambda rows: np.broadcast_to(counts_N, (len(rows), len(counts_N))),
+        with_auc=False,
+        metrics=task.metrics,
+    )
+    return scores.values
+
+
+def holdout_of(readers: Examples, *, known: Pairs, asked: Pairs, num_items: int) -> Holdout:
+    """A holdout of described readers, ascending, who are asked for what they do not know yet."""
+    users = readers["user"]
+    seen, relevant = (binary(pairs_of(*pairs, users, num_items)) for pairs in (known, asked))
+    relevant = sparse.csr_matrix(relevant - relevant.multiply(seen))
+    relevant.eliminate_zeros()
+    kept = np.flatnonzero(np.diff(relevant.indptr))
+    everyone = matrix(*known, num_items)
+    return Holdout(
+        readers={name: values[kept] for name, values in readers.items()},
+        relevant=relevant[kept],
+        seen=seen[kept],
+        own=seen[kept],
+        neighbours=everyone,
+        counts_N=np.asarray(everyone.sum(axis=0)).ravel(),
+    )
+
+
+def few(users: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """At most MAX_VALIDATED of the readers, ascending."""
+    if len(users) <= MAX_VALIDATED:
+        return users
+    return np.sort(rng.choice(users, MAX_VALIDATED, replace=False))

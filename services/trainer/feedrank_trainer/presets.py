@@ -1,0 +1,40 @@
+"""Configurations for shapes of data, by the name that FEEDRANK_TRAINER_PRESET gives.
+
+All train the same two towers and end in the same bundle. A feed tells kinds of actions apart and
+has content; baskets are items without order or content; sequences tell what comes next.
+"""
+
+from __future__ import annotations
+
+from feedrank_trainer.training import TrainingConfig
+
+PRESETS = {
+    "feed": TrainingConfig(),
+    "baskets": TrainingConfig(
+        epochs=40,
+        num_uniform=4096,
+        in_batch=False,
+        last_learning_rate=0.1,
+        weight_decay=0.0,
+        dropout=0.0,
+        id_dropout=0.0,
+        history_dropout=0.0,
+        history="bag",
+        temperature=0.1,
+        patience=5,
+    ),
+    "sequences": TrainingConfig(
+        epochs=40,
+        num_uniform=1024,
+        in_batch=False,
+        learning_rate=2e-3,
+        weight_decay=0.0,
+        dropout=0.3,
+        id_dropout=0.0,
+        history_dropout=0.0,
+        history="sequence",
+        temperature=0.07,
+        pool=16,
+        patience=4,
+    ),
+}
