@@ -5,11 +5,14 @@ import pytest
 from batch_ranker_world import COUNT, NEW, NUM_USERS, OLD, Place
 from feedrank_batch_ranker import keeper as keeper_module
 from feedrank_batch_ranker.app import App
+from feedrank_batch_ranker.erased import RankedUsers
 from feedrank_batch_ranker.keeper import Keeper
 from feedrank_batch_ranker.settings import Settings
 from feedrank_core.contracts.redis_keys import CANDIDATES, CURRENT_BUNDLE
+from feedrank_core.runtime.bundle_store import CURRENT
 from feedrank_core.runtime.metrics import Metrics
 from processes import Service, free_port, until
+from redis import RedisError
 
 
 @pytest.fixture
@@ -86,11 +89,50 @@ def test_a_pointer_that_alone_is_gone_comes_back(keeper, cache):
     assert cache.get(CURRENT_BUNDLE.key()) == NEW.encode()
 
 
-def test_the_pointer_of_a_day_that_was_published_meanwhile_stands(keeper, cache):
-    cache.delete(key_of("user-1"))
+def test_a_pointer_to_another_bundle_than_the_one_that_serves_is_set_right(keeper, cache):
     cache.set(CURRENT_BUNDLE.key(), OLD)
-    assert keeper.look() == 1
+    assert keeper.look() == 0
+    assert cache.get(CURRENT_BUNDLE.key()) == NEW.encode()
+
+
+def test_the_pointer_of_a_day_that_was_published_meanwhile_stands(keeper, place, cache):
+    cache.flushall()
+
+    def publish_another() -> bool:
+        (place.store.root / CURRENT).write_text(OLD)
+        cache.set(CURRENT_BUNDLE.key(), OLD)
+        return False
+
+    assert keeper.look(publish_another) == NUM_USERS
     assert cache.get(CURRENT_BUNDLE.key()) == OLD.encode()
+
+
+def test_who_was_erased_is_forgotten_at_the_next_look_where_the_cache_failed(
+    keeper, place, cache, monkeypatch
+):
+    cache.delete(key_of("user-0"), key_of("user-1"))
+    users = place.home.features / "users.parquet"
+
+    def fail(*_: object) -> int:
+        """Two are erased and the cache goes away once they are written."""
+        pq.write_table(pq.read_table(users).slice(2), users.with_name("unfinished"))
+        users.with_name("unfinished").replace(users)
+        raise RedisError("gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(RankedUsers, "forget_erased", fail)
+        with pytest.raises(RedisError):
+            keeper.look()
+    assert cache.exists(key_of("user-0"))
+    keeper.look()
+    assert not cache.exists(key_of("user-0"), key_of("user-1"))
+
+
+def test_a_missing_users_table_is_trouble_once_the_cache_was_emptied(keeper, place, cache):
+    (place.home.features / "users.parquet").unlink()
+    cache.flushall()
+    with pytest.raises(OSError, match=r"users\.parquet"):
+        keeper.look()
 
 
 def test_a_stop_and_a_replaced_table_end_it_before_the_cache_counts_as_whole(keeper, place, cache):

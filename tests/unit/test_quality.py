@@ -127,6 +127,7 @@ def test_a_last_item_that_was_seen_before_is_asked_all_the_same(tmp_path):
         (["0 1 x"], ["0 2"], "train.txt:1: 'x' is no whole number"),
         (["0 1 2", "1 -3 4"], ["0 2"], "train.txt:2: '-3' is no whole number"),
         (["0 1 2", f"1 {1 << 63}"], ["0 2"], "train.txt:2:"),
+        (["0 1 2", "1 " + "9" * 5000], ["0 2"], "train.txt:2:"),
         (["0 1 2", "", "0 1 2"], ["0 2"], "train.txt:3: user 0 has line 1 already"),
         (["0", "1"], ["0 2"], "train.txt: no user has an item"),
         (["0 1", "1 2"], ["0 2"], "train.txt: no user has two items"),
@@ -183,6 +184,13 @@ def test_attributes_of_unknown_items_are_left_out_and_of_known_ones_are_read(tmp
 def test_bad_ratings_are_named_by_file_and_line(films_of_one_genre, rating, said):
     write(films_of_one_genre / "ml.inter", ["header", rating])
     with pytest.raises(DataError, match=said):
+        movielens.prepare(films_of_one_genre)
+
+
+def test_ratings_that_leave_nobody_to_measure_are_refused(films_of_one_genre):
+    disliked = [f"{user}\t{film}\t1\t{film}" for user in range(20) for film in range(20)]
+    write(films_of_one_genre / "ml.inter", ["header", *disliked])
+    with pytest.raises(DataError, match="nobody who is known liked anything"):
         movielens.prepare(films_of_one_genre)
 
 

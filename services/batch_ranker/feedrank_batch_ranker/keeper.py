@@ -10,10 +10,8 @@ import time
 from collections.abc import Callable
 from threading import Event
 
-import pyarrow as pa
 import structlog
 from feedrank_core.contracts.redis_keys import CURRENT_BUNDLE
-from feedrank_core.runtime.bundle_store import BundleError
 from feedrank_core.runtime.metrics import Metrics
 from redis import RedisError
 
@@ -37,6 +35,7 @@ class Keeper:
         self._at, self._settings, self._metrics = at, settings, metrics
         self._looks = 0
         self._rests_until = float("-inf")
+        self._unfinished: tuple[RankedUsers, str] | None = None
         self.trouble: str | None = "has not looked at the cache yet"
 
     def run(self, stopping: Event) -> None:
@@ -47,8 +46,9 @@ class Keeper:
                 self.trouble = None
             except RedisError as error:
                 self._report("the cache does not answer", error)
-            except (BundleError, OSError, pa.ArrowInvalid) as error:
-                self._report("the bundle or the users table cannot be read", error)
+            except Exception as error:
+                # Whatever a bundle, its engine or the table may hold: the next may be whole.
+                self._report("the bundle or the users table cannot be used", error)
             stopping.wait(self._settings.keep_every_s)
 
     def look(self, is_over: Callable[[], bool] = lambda: False) -> int:
@@ -57,31 +57,39 @@ class Keeper:
         A table that is replaced meanwhile ends it, so that who was erased is forgotten at once: the
         next look goes on with the new one.
 
-        Raises: RedisError, BundleError, OSError, ArrowInvalid.
+        Raises: RedisError, BundleError, OSError, ArrowInvalid, and what an engine raises.
         """
         bundle_id, cache, users = self._at.store.current_id(), self._at.cache, self._at.users
-        if bundle_id is None or not users.is_file():
+        self._forget_erased()
+        if bundle_id is None:
             return 0
-        is_emptied = cache.get(CURRENT_BUNDLE.key()) is None
+        is_emptied = cache.get(CURRENT_BUNDLE.key()) != bundle_id.encode()
         if not is_emptied and not self._sample_lacks(bundle_id):
             return 0
         began = time.monotonic()
         self.trouble = "candidates that the cache lost are being written again"
         log.warning("candidates_lost", bundle=bundle_id, emptied=is_emptied)
         ranked = RankedUsers(users)
+        self._unfinished = ranked, bundle_id
 
         def must_end() -> bool:
             return is_over() or ranked.is_replaced
 
         ranker = Ranker(self._at.store.open(bundle_id), self._settings, self._metrics)
         num_readers = ranker.write_missing(users, cache, must_end)
-        if not must_end():
-            # Where a day was published meanwhile, its pointer stands.
-            cache.set(CURRENT_BUNDLE.key(), bundle_id, nx=True)
-        ranked.forget_erased(cache, bundle_id)
+        if not must_end() and self._at.store.current_id() == bundle_id:
+            cache.set(CURRENT_BUNDLE.key(), bundle_id)
+        self._forget_erased()
         self._rests_until = time.monotonic() + REST * (time.monotonic() - began)
         log.info("candidates_written", bundle=bundle_id, readers=num_readers)
         return num_readers
+
+    def _forget_erased(self) -> None:
+        """Of the last writing; kept for the next look where the cache fails now."""
+        if self._unfinished is not None:
+            ranked, bundle_id = self._unfinished
+            ranked.forget_erased(self._at.cache, bundle_id)
+            self._unfinished = None
 
     def _sample_lacks(self, bundle_id: str) -> bool:
         if time.monotonic() < self._rests_until:

@@ -127,9 +127,13 @@ class LakeSink:
         """Count what the bus dropped before this record, but for what an erasure took."""
         place = record.topic, record.partition
         expected = self._expected.get(place, 0)
+        if record.offset > expected and not TOPICS[record.topic].compacted:
+            self._count_lost(record, expected)
+        # Last: where the lake or the bus fails above, the record comes again and is counted then.
         self._expected[place] = max(expected, record.offset + 1)
-        if record.offset <= expected or TOPICS[record.topic].compacted:
-            return
+
+    def _count_lost(self, record: Record, expected: int) -> None:
+        place = record.topic, record.partition
         # Another sink may have read on meanwhile; a new one knows nothing yet.
         held = self._lake.positions(record.topic, writer=GROUP).get(record.partition, 0)
         start = max(expected, held)

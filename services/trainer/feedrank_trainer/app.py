@@ -40,10 +40,11 @@ def make_bundle(
     """Train on the run's examples; the bundle's id is also left in the run's folder."""
     torch.set_num_threads(settings.threads)
     home = settings.place
+    preset = PRESETS[settings.preset]
     config = replace(
-        PRESETS[settings.preset],
-        epochs=epochs or settings.epochs,
-        batch_size=settings.batch_size,
+        preset,
+        epochs=epochs or settings.epochs or preset.epochs,
+        batch_size=settings.batch_size or preset.batch_size,
         max_steps=settings.max_steps,
     )
     prepared = open_run(home.features, run)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from feedrank_trainer.training import TrainingConfig
 
 PRESETS = {
-    "feed": TrainingConfig(),
+    "feed": TrainingConfig(epochs=6),
     "baskets": TrainingConfig(
         epochs=40,
         num_uniform=4096,

@@ -111,7 +111,9 @@ def train_bundle(
     items, trained_N = items_as_of(prepared, np.inf)
     refit_epochs = 0 if early is None else REFIT_EPOCHS
     if refit_epochs:
-        again = replace(config, epochs=refit_epochs)
+        # At the rate where the training ended: a larger one would undo what it settled on.
+        last = config.learning_rate * config.last_learning_rate
+        again = replace(config, epochs=refit_epochs, learning_rate=last, last_learning_rate=1.0)
         everything = Shards(prepared.shards)
         model = fit(everything, items, prepared.schema, config=again, seed=seed, start=model)
     return write_bundle(

@@ -18,10 +18,10 @@ class Settings(InstallationSettings):
     """Probes and metrics while it works."""
     preset: Literal["feed", "baskets", "sequences"] = "feed"
     """What shape the data has: the configuration of `presets.py` that trains on it."""
-    epochs: int = Field(default=6, ge=1)
-    """Passes over the examples at most; early stopping may take fewer."""
-    batch_size: int = Field(default=512, ge=2)
-    """Examples that are each other's negatives."""
+    epochs: int | None = Field(default=None, ge=1)
+    """Passes over the examples at most, the preset's if unset (6 for `feed`); it may stop early."""
+    batch_size: int | None = Field(default=None, ge=2)
+    """Examples a step, the preset's if unset (512)."""
     max_steps: int = Field(default=20_000, ge=1)
     """Batches at most, however large the log: ten million examples, some ten minutes on 2 cores."""
     threads: int = Field(default=2, ge=1)

@@ -88,18 +88,8 @@ def fit(
     # Nothing here reads memory before it is written, and filling it takes time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore
     rng = np.random.default_rng(seed)
-    model = start or TwoTower(
-        schema,
-        dropout=config.dropout,
-        id_dropout=config.id_dropout,
-        history=config.history,
-        temperature=config.temperature,
-    )
-    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    # Fused: one pass over the tables instead of one for each step of the formula.
-    optimiser = torch.optim.AdamW(
-        learned, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
+    model = start or new_model(schema, config)
+    optimiser = optimiser_of(model, config)
     log_q_N = log_frequencies(source, len(items["id_buckets"]), config)
     best = Best()
     started, steps = time.monotonic(), 0
@@ -128,6 +118,25 @@ def fit(
     if best.state is not None:
         model.load_state_dict(best.state)
     return model.eval()
+
+
+def new_model(schema: FeatureSchema, config: TrainingConfig) -> TwoTower:
+    """Untrained towers of the configuration."""
+    return TwoTower(
+        schema,
+        dropout=config.dropout,
+        id_dropout=config.id_dropout,
+        history=config.history,
+        temperature=config.temperature,
+    )
+
+
+def optimiser_of(model: TwoTower, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Fused: one pass over the tables instead of one for each step of the formula."""
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(
+        learned, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
 
 
 @dataclass

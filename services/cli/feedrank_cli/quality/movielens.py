@@ -59,10 +59,10 @@ def prepare(path: Path) -> dict[str, Task]:
     for name, cut in splits.items():
         is_held_out = cut(ratings)
         known = ratings.rows(~is_held_out)
-        final, tuning = _fold(ratings, is_held_out), _fold(known, cut(known))
-        for fold in (final, tuning):
-            if not len(fold.holdout.readers["user"]):
-                raise DataError(f"{path}: nobody liked anything in the last tenth {name}")
+        try:
+            final, tuning = _fold(ratings, is_held_out), _fold(known, cut(known))
+        except DataError as error:
+            raise DataError(f"{path}, {name}: {error}") from error
         tasks[name] = Task(
             schema=schema,
             items=encode_items(schema, ratings.columns),
@@ -173,6 +173,8 @@ def split(ratings: Ratings, is_held_out: np.ndarray) -> tuple[Log, Holdout]:
     )
     later = is_held_out & is_positive
     readers = np.intersect1d(ratings.user[later], log.user)
+    if not len(readers):
+        raise DataError("nobody who is known liked anything in the last tenth")
     num_items = len(ratings.columns["item_id"])
 
     def of_readers(user: np.ndarray, item: np.ndarray) -> sparse.csr_matrix:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 MAX_ID = (1 << 63) - 1
+MAX_DIGITS = len(str(MAX_ID))
 
 
 class DataError(ValueError):
@@ -63,6 +64,8 @@ def read_lines(path: Path) -> Lines:
 
 def _number(word: str, path: Path, line: int) -> int:
     # isdecimal alone would take digits of other scripts.
-    if not (word.isascii() and word.isdecimal()) or int(word) > MAX_ID:
+    # A long one is more than Python turns into a number.
+    is_number = word.isascii() and word.isdecimal() and len(word) <= MAX_DIGITS
+    if not is_number or int(word) > MAX_ID:
         raise DataError(f"{path}:{line}: {word[:40]!r} is no whole number of 0 to {MAX_ID}")
     return int(word)

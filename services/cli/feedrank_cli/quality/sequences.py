@@ -125,7 +125,8 @@ def _holdout(
     users, at_s = whole.user[asked], whole.at_s[asked]
     known = (held_out == 0) | (held_out > which)
     # What comes again is asked all the same: it must not count as seen.
-    wanted = whole.user * num_items + whole.item
+    _, user = np.unique(whole.user, return_inverse=True)
+    wanted = user * num_items + whole.item
     known &= ~np.isin(wanted, wanted[asked])
     return holdout_of(
         describe(whole, users, at_s),

@@ -1,6 +1,6 @@
 """The user tower for actions whose order tells what comes next: a transformer read at the newest.
 
-B readers, L actions, H heads, D = EMBEDDING_DIM.
+B readers, L actions, D = EMBEDDING_DIM.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from feedrank_core.models.user_tower import (
 )
 
 NUM_BLOCKS = 2
-NUM_HEADS = 1
 
 
 class Block(nn.Module):
