@@ -10,15 +10,8 @@ from torch import Tensor, nn
 
 from feedrank_core.contracts.bundle import EMBEDDING_DIM
 from feedrank_core.features.encoding import FeatureSchema
-from feedrank_core.models.item_tower import finished, table
-from feedrank_core.models.user_tower import (
-    MASKED,
-    NUM_AGE_BUCKETS,
-    NUM_PLACES,
-    Profile,
-    age_buckets,
-    places,
-)
+from feedrank_core.models.item_tower import finished
+from feedrank_core.models.user_tower import MASKED, Actions, Profile, places
 
 NUM_BLOCKS = 2
 
@@ -61,9 +54,7 @@ class SequenceTower(nn.Module):
     ) -> None:
         super().__init__()
         self.cosine = cosine
-        self.actions = table(len(schema.actions) + 2, EMBEDDING_DIM)
-        self.ages = table(NUM_AGE_BUCKETS, EMBEDDING_DIM, padding=None)
-        self.places = table(NUM_PLACES, EMBEDDING_DIM, padding=None)
+        self.actions = Actions(schema)
         self.profile = Profile(schema)
         self.of_profile = nn.Linear(self.profile.width, EMBEDDING_DIM)
         self.blocks = nn.ModuleList(Block(dropout) for _ in range(NUM_BLOCKS))
@@ -83,10 +74,7 @@ class SequenceTower(nn.Module):
         """The vectors. Shapes: (B, D)."""
         place_BL = places(history_mask)
         event_BLD = self.dropout(
-            history_vectors
-            + self.actions(history_actions)
-            + self.ages(age_buckets(history_ages_s))
-            + self.places(place_BL)
+            self.actions(history_vectors, history_actions, history_ages_s, place_BL)
         )
         bias_B1L = (1 - history_mask.unsqueeze(1)) * MASKED
         for block in self.blocks:

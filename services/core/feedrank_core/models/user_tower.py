@@ -67,6 +67,23 @@ def places(history_mask: Tensor) -> Tensor:
     return counted_BL.long().clamp(max=NUM_PLACES - 1)
 
 
+class Actions(nn.Module):
+    """Each action of a history: its item, what was done, how long ago, how many came since."""
+
+    def __init__(self, schema: FeatureSchema) -> None:
+        super().__init__()
+        self.kinds = table(len(schema.actions) + 2, EMBEDDING_DIM)
+        self.ages = table(NUM_AGE_BUCKETS, EMBEDDING_DIM, padding=None)
+        self.places = table(NUM_PLACES, EMBEDDING_DIM, padding=None)
+
+    def forward(
+        self, item_BLD: Tensor, kind_BL: Tensor, age_s_BL: Tensor, place_BL: Tensor
+    ) -> Tensor:
+        """Shapes: (B, L, D)."""
+        ages_BLD, places_BLD = self.ages(age_buckets(age_s_BL)), self.places(place_BL)
+        return item_BLD + self.kinds(kind_BL) + ages_BLD + places_BLD
+
+
 class UserTower(nn.Module):
     """Queries made of the profile and of the last action read the history by attention.
 
@@ -79,9 +96,7 @@ class UserTower(nn.Module):
     ) -> None:
         super().__init__()
         self.cosine = cosine
-        self.actions = table(len(schema.actions) + 2, EMBEDDING_DIM)
-        self.ages = table(NUM_AGE_BUCKETS, EMBEDDING_DIM, padding=None)
-        self.places = table(NUM_PLACES, EMBEDDING_DIM, padding=None)
+        self.actions = Actions(schema)
         self.profile = Profile(schema)
         width = self.profile.width
         self.norm = nn.LayerNorm(EMBEDDING_DIM)
@@ -119,10 +134,7 @@ class UserTower(nn.Module):
         mask_BL1 = history_mask.unsqueeze(2)
         place_BL = places(history_mask)
         event_BLD = self.norm(
-            history_vectors
-            + self.actions(history_actions)
-            + self.ages(age_buckets(history_ages_s))
-            + self.places(place_BL)
+            self.actions(history_vectors, history_actions, history_ages_s, place_BL)
         )
         newest_BL1 = (place_BL == 1).to(mask_BL1.dtype).unsqueeze(2) * mask_BL1
         newest_BD = (event_BLD * newest_BL1).sum(dim=1)
