@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event
 from typing import Annotated, Any
 
 import orjson
@@ -17,6 +15,7 @@ from feedrank_core.runtime.bundle_store import BundleError
 from feedrank_core.runtime.logs import configure
 from feedrank_core.runtime.metrics import Metrics
 from feedrank_core.runtime.probes import probes
+from feedrank_core.runtime.stopping import stopping_on_signals
 from redis import RedisError
 
 from feedrank_batch_ranker import app as rim
@@ -65,9 +64,7 @@ def keep() -> None:
     """Write candidates again wherever the cache loses them, until told to stop."""
     configure("batch_ranker")
     os.nice(NICENESS)
-    stopping = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = stopping_on_signals()
     settings, metrics = Settings.at_start(), Metrics("batch_ranker")
     keeper = Keeper(rim.build(settings), settings, metrics)
     with probes(metrics, lambda: keeper.trouble, settings.host, settings.keeper_port):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +20,7 @@ from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.metrics import Metrics
 from feedrank_core.runtime.probes import probes
 from feedrank_core.runtime.redis_clients import sync_client
+from feedrank_core.runtime.stopping import stopping_on_signals
 from feedrank_core.runtime.subjects import Subjects
 
 from feedrank_feature_store.adapters.feast_online import FeastOnline
@@ -123,9 +123,7 @@ def follow(settings: Settings) -> None:
 
     A second process of the same state folder waits until the first is gone.
     """
-    stopping = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = stopping_on_signals()
     collect_seldom()
     metrics = Metrics("feature_store")
     stream = Stream(settings, metrics)
