@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,19 @@ class Holdout:
     own: sparse.csr_matrix
     neighbours: sparse.csr_matrix
     counts_N: np.ndarray
+
+    def asking_what_is_new(self) -> Holdout:
+        """Without what readers have seen, and without those of whom nothing is left to ask."""
+        relevant = sparse.csr_matrix(self.relevant - self.relevant.multiply(self.seen))
+        relevant.eliminate_zeros()
+        kept = np.flatnonzero(np.diff(relevant.indptr))
+        return replace(
+            self,
+            readers=select(self.readers, kept),
+            relevant=relevant[kept],
+            seen=self.seen[kept],
+            own=self.own[kept],
+        )
 
 
 def holdout_from(
@@ -66,17 +79,8 @@ def holdout_from(
             found[name] = binary(found[name] + pairs_of(user[rows], item[rows], readers, num_items))
     described = _described(shards, later, start_s, stop_s)
     seen = binary(found["own"] + _history(described, num_items))
-    relevant = sparse.csr_matrix(found["relevant"] - found["relevant"].multiply(seen))
-    relevant.eliminate_zeros()
-    kept = np.flatnonzero(np.diff(relevant.indptr))
-    return Holdout(
-        select(described, kept),
-        relevant[kept],
-        seen[kept],
-        found["own"][kept],
-        found["neighbours"],
-        counts_N,
-    )
+    asked = Holdout(described, found["relevant"], seen, found["own"], found["neighbours"], counts_N)
+    return asked.asking_what_is_new()
 
 
 def triples(shards: tuple[Path, ...]) -> Iterator[Triples]:

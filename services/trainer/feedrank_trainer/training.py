@@ -218,13 +218,16 @@ def pooled(
 
 def log_frequencies(source: Source, num_items: int, config: TrainingConfig) -> np.ndarray:
     """Log of the expected columns of a batch that hold each item. Shapes: (N,) float32."""
+    uniform = config.num_uniform / num_items
+    if not config.in_batch:
+        return np.full(num_items, np.log(uniform), np.float32)
     counts, num_examples = np.zeros(num_items), 0
     for piece in source.pieces(np.random.default_rng(0)):
         positive = piece["positive"]
         counts += np.bincount(positive[positive >= 0], minlength=num_items)
         num_examples += len(positive)
-    in_batch = config.in_batch * config.batch_size * counts / max(1, num_examples)
-    return np.log(in_batch + config.num_uniform / num_items).astype(np.float32)
+    in_batch = config.batch_size * counts / max(1, num_examples)
+    return np.log(in_batch + uniform).astype(np.float32)
 
 
 def assemble(

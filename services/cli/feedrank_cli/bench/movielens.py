@@ -27,7 +27,7 @@ def run(home: Home, *, quick: bool, seed: int) -> Report:
     if not folder or not (Path(folder) / "ml-100k.inter").exists():
         raise BenchCannotRun(f"set {DATA_VARIABLE} to the folder that holds ml-100k.inter")
     try:
-        task = prepare(Path(folder))[BY_READER]
+        task = prepare(Path(folder), [BY_READER])[BY_READER]
     except DataError as error:
         raise BenchCannotRun(str(error)) from error
     seeds = range(seed, seed + (1 if quick else FULL_SEEDS))

@@ -8,7 +8,7 @@ what is left, in the same way.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,16 +47,13 @@ class Ratings:
         return Ratings(self.columns, *(column[chosen] for column in columns))
 
 
-def prepare(path: Path) -> dict[str, Task]:
-    """The task of either split, by its name. Raises: DataError."""
+def prepare(path: Path, splits: Iterable[str] = (BY_READER, BY_TIME)) -> dict[str, Task]:
+    """The tasks of these splits, by their names. Raises: DataError."""
     ratings = read(path)
     schema = FeatureSchema.fit(ratings.columns, {})
-    splits: dict[str, Callable[[Ratings], np.ndarray]] = {
-        BY_READER: lambda some: last_tenth(some.user),
-        BY_TIME: lambda some: latest_tenth(some.at_s),
-    }
     tasks = {}
-    for name, cut in splits.items():
+    for name in splits:
+        cut = CUTS[name]
         is_held_out = cut(ratings)
         known = ratings.rows(~is_held_out)
         try:
@@ -155,6 +152,13 @@ def rows_of(path: Path, num_columns: int) -> list[list[str]]:
     if not rows:
         raise DataError(f"{path}: holds a header alone")
     return rows
+
+
+CUTS: dict[str, Callable[[Ratings], np.ndarray]] = {
+    BY_READER: lambda ratings: last_tenth(ratings.user),
+    BY_TIME: lambda ratings: latest_tenth(ratings.at_s),
+}
+"""What each split holds out, as (R,) bool."""
 
 
 def split(ratings: Ratings, is_held_out: np.ndarray) -> tuple[Log, Holdout]:

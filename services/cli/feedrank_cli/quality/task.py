@@ -13,7 +13,6 @@ from feedrank_trainer.comparison import measure, ndcg, towers
 from feedrank_trainer.examples import Examples
 from feedrank_trainer.holdout import Holdout, binary, matrix, pairs_of
 from feedrank_trainer.training import Epoch, ItemInputs, Source, TrainingConfig, fit
-from scipy import sparse
 
 MAX_VALIDATED = 5000
 """Readers that early stopping asks: enough to tell epochs apart, in seconds."""
@@ -108,18 +107,10 @@ def holdout_of(readers: Examples, *, known: Pairs, asked: Pairs, num_items: int)
     """A holdout of described readers, ascending, who are asked for what they do not know yet."""
     users = readers["user"]
     seen, relevant = (binary(pairs_of(*pairs, users, num_items)) for pairs in (known, asked))
-    relevant = sparse.csr_matrix(relevant - relevant.multiply(seen))
-    relevant.eliminate_zeros()
-    kept = np.flatnonzero(np.diff(relevant.indptr))
     everyone = matrix(*known, num_items)
-    return Holdout(
-        readers={name: values[kept] for name, values in readers.items()},
-        relevant=relevant[kept],
-        seen=seen[kept],
-        own=seen[kept],
-        neighbours=everyone,
-        counts_N=np.asarray(everyone.sum(axis=0)).ravel(),
-    )
+    counts_N = np.asarray(everyone.sum(axis=0)).ravel()
+    asked_of = Holdout(readers, relevant, seen, own=seen, neighbours=everyone, counts_N=counts_N)
+    return asked_of.asking_what_is_new()
 
 
 def few(users: np.ndarray, rng: np.random.Generator) -> np.ndarray:
