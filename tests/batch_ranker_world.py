@@ -128,3 +128,9 @@ class Place:
         out, err = process.communicate(timeout=60)
         assert process.returncode == code, err
         return json.loads(out.splitlines()[-1]) if code == 0 else err
+
+
+def candidates_in(cache) -> dict[bytes, bytes]:
+    """Every value by its key."""
+    keys = sorted(cache.scan_iter(match="cand:*", count=2000))
+    return dict(zip(keys, cache.mget(keys), strict=True))

@@ -11,11 +11,13 @@ import stream_running
 from feedrank_core.runtime.bundle_store import BundleStore
 from feedrank_core.runtime.bus_redis import RedisBus
 from feedrank_core.runtime.home import Home
+from feedrank_core.runtime.redis_clients import sync_client
 from feedrank_core.runtime.valkey import Role
 from feedrank_feature_store.adapters.memory_online import MemoryOnline
 from gateway_world import FIRST, write_bundle
 from integration.kafka_servers import BOOTSTRAP, OwnBroker, admin_of, require_kafka
 from processes import Server, Service, free_port
+from redis import Redis
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +69,13 @@ def bus(bus_url: str) -> Iterator[RedisBus]:
     bus.create_topics()
     yield bus
     bus.close()
+
+
+@pytest.fixture
+def cache(cache_url: str) -> Iterator[Redis]:
+    """A patient client of an empty cache, where a module has no other."""
+    with sync_client(cache_url) as client:
+        yield client
 
 
 @pytest.fixture

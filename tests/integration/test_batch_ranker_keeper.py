@@ -2,7 +2,7 @@
 
 import pyarrow.parquet as pq
 import pytest
-from batch_ranker_world import COUNT, NEW, NUM_USERS, OLD, Place
+from batch_ranker_world import COUNT, NEW, NUM_USERS, OLD, Place, candidates_in
 from feedrank_batch_ranker import keeper as keeper_module
 from feedrank_batch_ranker.app import App
 from feedrank_batch_ranker.erased import RankedUsers
@@ -13,12 +13,6 @@ from feedrank_core.runtime.bundle_store import CURRENT
 from feedrank_core.runtime.metrics import Metrics
 from processes import Service, free_port, until
 from redis import RedisError
-
-
-@pytest.fixture
-def cache(cache_server):
-    with cache_server.client() as client:
-        yield client
 
 
 @pytest.fixture
@@ -41,15 +35,10 @@ def key_of(user: str) -> str:
     return CANDIDATES.key(bundle=NEW, user=user)
 
 
-def values(cache) -> dict[bytes, bytes]:
-    keys = sorted(cache.scan_iter(match="cand:*", count=2000))
-    return dict(zip(keys, cache.mget(keys), strict=True))
-
-
 def test_a_flushed_cache_has_everybodys_candidates_again_and_then_the_pointer(
     place, cache, tmp_path
 ):
-    before = values(cache)
+    before = candidates_in(cache)
     port = str(free_port())
     settings = place.settings(keeper_port=port, keep_every_s="0.05")
     service = Service(tmp_path, "feedrank_batch_ranker", "keep", port=int(port), **settings)
@@ -57,7 +46,7 @@ def test_a_flushed_cache_has_everybodys_candidates_again_and_then_the_pointer(
         service.until_ready()
         cache.flushall()
         until(lambda: cache.get(CURRENT_BUNDLE.key()))
-        assert values(cache) == before
+        assert candidates_in(cache) == before
         service.until_ready()
 
 

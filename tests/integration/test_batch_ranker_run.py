@@ -9,7 +9,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from batch_ranker_world import COUNT, NEW, NUM_USERS, OLD, OLDER, Place, make_bundle
+from batch_ranker_world import COUNT, NEW, NUM_USERS, OLD, OLDER, Place, candidates_in, make_bundle
 from feedrank_batch_ranker.erased import RankedUsers
 from feedrank_batch_ranker.publish import publish
 from feedrank_batch_ranker.settings import Settings
@@ -21,19 +21,8 @@ from processes import free_port
 
 
 @pytest.fixture
-def cache(cache_server):
-    with cache_server.client() as client:
-        yield client
-
-
-@pytest.fixture
 def place(tmp_path, cache_url):
     return Place(tmp_path, cache_url)
-
-
-def values(cache) -> dict[bytes, bytes]:
-    keys = sorted(cache.scan_iter(match="cand:*", count=2000))
-    return dict(zip(keys, cache.mget(keys), strict=True))
 
 
 def test_every_user_gets_candidates_without_seen_inactive_or_own_items(place, cache):
@@ -56,7 +45,7 @@ def test_every_user_gets_candidates_without_seen_inactive_or_own_items(place, ca
 
 def test_a_killed_run_is_completed_and_equals_an_undisturbed_one(place, cache):
     place("rank", chunk_users="8")
-    undisturbed = values(cache)
+    undisturbed = candidates_in(cache)
     cache.flushall()
     (place.run / "rank.json").unlink()
     process = place.start("rank", chunk_users="8")
@@ -68,7 +57,7 @@ def test_a_killed_run_is_completed_and_equals_an_undisturbed_one(place, cache):
     written = json.loads((place.run / "rank.json").read_text())["chunks_written"]
     assert 0 < written < NUM_USERS / 8
     assert place("rank", chunk_users="8")["resumed_at_chunk"] == written
-    assert values(cache) == undisturbed
+    assert candidates_in(cache) == undisturbed
 
 
 def test_publish_flips_and_retires_what_came_before_the_previous(place, cache):
@@ -113,10 +102,10 @@ def test_publish_refuses_a_bundle_whose_candidates_are_gone(place, cache):
 
 def test_ranking_again_writes_everything_when_the_cache_was_flushed(place, cache):
     place("rank")
-    before = values(cache)
+    before = candidates_in(cache)
     cache.flushall()
     place("rank")
-    assert values(cache) == before
+    assert candidates_in(cache) == before
 
 
 def test_a_harmed_users_table_is_said_so_in_one_line(place):
@@ -142,7 +131,7 @@ def test_a_recall_below_the_floor_writes_nothing(place, cache, monkeypatch):
     bundle.part(Part.INDEX).write_bytes(orjson.dumps({"kind": "faiss", "tuning": index.tuning}))
     place.store.seal(bundle.manifest)
     assert "below the floor" in place("rank", code=1)
-    assert not values(cache)
+    assert not candidates_in(cache)
 
 
 def test_a_corrupted_file_is_named_in_one_line(place):

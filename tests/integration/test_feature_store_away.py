@@ -11,7 +11,6 @@ from feedrank_core.contracts.user_changes import ChangeKind, UserChange
 from feedrank_core.contracts.users import User
 from feedrank_core.runtime.bus import Outgoing
 from feedrank_core.runtime.lake import Lake
-from feedrank_core.runtime.redis_clients import sync_client
 from feedrank_feature_store.consumer import GROUP
 from feedrank_feature_store.stream.catalogue_state import key_bytes, unpack_item
 from feedrank_feature_store.stream.inputs import FOLDED, microseconds
@@ -20,12 +19,6 @@ from feedrank_feature_store.stream.state import State, user_key
 from stream_checks import assert_equals
 from stream_running import Running, copy_to_lake, publish
 from stream_world import drawn_log, plainly
-
-
-@pytest.fixture
-def cache(cache_url):
-    with sync_client(cache_url) as client:
-        yield client
 
 
 def assert_described(state: State, log: list) -> None:

@@ -11,7 +11,6 @@ from feedrank_core.contracts.topics import with_dead_letters
 from feedrank_core.runtime.bus import BusUnavailableError, Outgoing
 from feedrank_core.runtime.bus_open import OpenBus, is_kafka
 from feedrank_core.runtime.bus_redis import RedisBus
-from feedrank_core.runtime.redis_clients import sync_client
 from feedrank_feature_store.consumer import GROUP
 from feedrank_feature_store.stream.inputs import FOLDED
 from integration.kafka_servers import TidyBus
@@ -37,12 +36,6 @@ def bus(stream_url: str) -> Iterator[OpenBus]:
     until(lambda: knows_groups(bus))
     yield bus
     bus.close()
-
-
-@pytest.fixture
-def cache(cache_url):
-    with sync_client(cache_url) as client:
-        yield client
 
 
 def num_held(bus: OpenBus) -> int:

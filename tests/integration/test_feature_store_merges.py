@@ -12,7 +12,6 @@ from feedrank_core.runtime.bus import Outgoing
 from feedrank_core.runtime.bus_memory import MemoryBus
 from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.lake_erasure import LakeEraser
-from feedrank_core.runtime.redis_clients import sync_client
 from feedrank_feature_store.app import audit_skew
 from feedrank_feature_store.settings import Settings
 from feedrank_feature_store.stream.state import State, user_key
@@ -27,12 +26,6 @@ def bus():
     bus = MemoryBus()
     bus.create_topics()
     return bus
-
-
-@pytest.fixture
-def cache(cache_url):
-    with sync_client(cache_url) as client:
-        yield client
 
 
 def click(user: str, minutes: int) -> Interaction:

@@ -12,7 +12,6 @@ from feedrank_core.contracts.topics import INTERACTIONS, USER_CHANGES, with_dead
 from feedrank_core.contracts.user_changes import ChangeKind, UserChange
 from feedrank_core.runtime.bus import BusUnavailableError, Outgoing
 from feedrank_core.runtime.bus_memory import MemoryBus
-from feedrank_core.runtime.redis_clients import sync_client
 from feedrank_feature_store.consumer import GROUP
 from feedrank_feature_store.stream.state import user_key
 from stream_checks import item_keys
@@ -27,12 +26,6 @@ def bus():
     bus = MemoryBus()
     bus.create_topics()
     return bus
-
-
-@pytest.fixture
-def cache(cache_url):
-    with sync_client(cache_url) as client:
-        yield client
 
 
 def like(user: str) -> Interaction:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import get_args
 
 import duckdb
 import numpy as np
@@ -35,6 +36,10 @@ def bundle(prepared):
     root, run = prepared
     store = BundleStore(root / "bundles")
     return train_bundle(run, store, config=CONFIG, seed=7, offsets={"interactions/0": 5})
+
+
+def test_the_setting_knows_every_preset_and_no_other():
+    assert get_args(Settings.model_fields["preset"].annotation) == tuple(PRESETS)
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS.keys() - {"feed"}))
