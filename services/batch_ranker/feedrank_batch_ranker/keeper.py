@@ -1,7 +1,8 @@
 """Gives back what the cache has lost: candidates of the bundle that serves, then its pointer.
 
-`publish` sets the pointer after the candidates, so a cache without it was emptied. Gateways call
-their feeds degraded until it is there again. Where single values were evicted, a sample tells.
+`publish` sets the pointer after the candidates, so a cache that does not name the bundle may lack
+any of them. Gateways call feeds degraded while there is no pointer. Where single values were
+evicted, a sample tells.
 """
 
 from __future__ import annotations
@@ -63,12 +64,12 @@ class Keeper:
         self._forget_erased()
         if bundle_id is None:
             return 0
-        is_emptied = cache.get(CURRENT_BUNDLE.key()) != bundle_id.encode()
-        if not is_emptied and not self._sample_lacks(bundle_id):
+        is_unnamed = cache.get(CURRENT_BUNDLE.key()) != bundle_id.encode()
+        if not is_unnamed and not self._sample_lacks(bundle_id):
             return 0
         began = time.monotonic()
         self.trouble = "candidates that the cache lost are being written again"
-        log.warning("candidates_lost", bundle=bundle_id, emptied=is_emptied)
+        log.warning("candidates_lost", bundle=bundle_id, unnamed=is_unnamed)
         ranked = RankedUsers(users)
         self._unfinished = ranked, bundle_id
 
