@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -13,10 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 from feedrank_core.contracts.items import TEXT_VECTOR_DIM
 from feedrank_core.runtime.lake import Lake
+from feedrank_core.runtime.lake_views import VIEWS
 from feedrank_feature_store.adapters.duckdb_engine import ROWS_HELD, DuckDbEngine
 
 AT = datetime(2026, 1, 2, 23, 59, 59, tzinfo=UTC)
 NUM_ITEMS = 100_000
+NUM_EVENTS = 800_000
+PATIENCE_S = 60
 
 # A process of its own: a pool of Arrow's tells only the most that it ever held.
 READING = """
@@ -68,6 +72,31 @@ def test_what_is_read_of_the_lake_is_within_the_limit_of_duckdb(lake: Lake) -> N
     assert num_rows == NUM_ITEMS
     size = NUM_ITEMS * 2 * TEXT_VECTOR_DIM * 4
     assert most_bytes < 0.1 * size, "something is read by Arrow, whose memory nothing bounds"
+
+
+def test_a_long_log_with_a_repeated_event_can_be_read_as_it_comes(tmp_path: Path) -> None:
+    ids = pa.array([f"e{n}" for n in range(NUM_EVENTS)])
+    at = pa.array([AT] * NUM_EVENTS, pa.timestamp("us", "UTC"))
+    user = pa.repeat("u1", NUM_EVENTS)
+    events = pa.table({"event_id": ids, "item_id": ids, "user_id": user, "accepted_at": at})
+    lake = Lake(tmp_path)
+    for rows in (events, events.slice(NUM_EVENTS - 1)):
+        lake.append("interactions", rows)
+    with lake.connect() as connection:
+        giving_up = threading.Timer(PATIENCE_S, connection.interrupt)
+        giving_up.start()
+        reader = connection.execute("SELECT event_id FROM interactions").to_arrow_reader(1_000)
+        assert sum(batch.num_rows for batch in reader) == NUM_EVENTS
+        giving_up.cancel()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_no_view_is_a_union_which_may_never_end_where_it_is_read_as_it_comes(
+    lake: Lake, view: str
+) -> None:
+    with lake.connect() as connection:
+        [(_, plan)] = connection.execute(f"EXPLAIN SELECT * FROM {view}").fetchall()
+    assert "UNION" not in plan
 
 
 def test_dealing_out_items_holds_few_rows_of_each_piece(lake: Lake, tmp_path: Path) -> None:

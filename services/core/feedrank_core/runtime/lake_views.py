@@ -114,17 +114,22 @@ def _one_of_each(rows: str, key: str, order: str, columns: list[str]) -> str:
     """The first row of each key in an order.
 
     Keys are grouped by hash first, so that only repeated ones are sorted: the window over all
-    columns of every row would hold the whole table.
+    columns of every row would hold the whole table. A row is known by its place on the bus.
+
+    One stream of rows, no UNION: DuckDB waits for ever where each part of one fills the buffer of
+    a result that is read as it comes (duckdb#22215).
     """
-    select = ", ".join(columns)
     repeated = f"SELECT hash({key}) AS h FROM ({rows}) r GROUP BY hash({key}) HAVING count(*) > 1"
     return f"""
-        SELECT {select} FROM ({rows}) s WHERE hash({key}) NOT IN ({repeated})
-        UNION ALL
-        SELECT {select} FROM (
-            SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY {order}) AS nth
-            FROM ({rows}) s WHERE hash({key}) IN ({repeated})
-        ) s WHERE nth = 1
+        SELECT {", ".join(columns)} FROM ({rows}) s WHERE NOT EXISTS (
+            SELECT 1 FROM (
+                SELECT topic_partition, topic_offset,
+                    row_number() OVER (PARTITION BY {key} ORDER BY {order}) AS nth
+                FROM ({rows}) s WHERE hash({key}) IN ({repeated})
+            ) o
+            WHERE nth > 1 AND o.topic_partition = s.topic_partition
+                AND o.topic_offset = s.topic_offset
+        )
     """
 
 
