@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -103,6 +105,14 @@ class Place:
         keys = np.load(self.home.bundles / NEW / Part.ITEM_KEYS)
         write_users(self.home.features / "users.parquet", keys)
         (self.run / "bundle.json").write_text(json.dumps({"bundle_id": NEW}))
+
+    def copied(self, root: Path) -> "Place":
+        """The same in another folder, of which a test may do what it likes."""
+        shutil.copytree(self.home.root, root, dirs_exist_ok=True)
+        twin = copy(self)
+        twin.home, twin.run = Home(root), root / self.run.name
+        twin.store = BundleStore(twin.home.bundles)
+        return twin
 
     def settings(self, **own: str) -> dict[str, str]:
         """By name without FEEDRANK_, what its processes are told."""

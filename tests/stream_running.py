@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from contextlib import contextmanager
+from itertools import islice
 from threading import Event, Lock
 
 from feedrank_core.contracts.items import Item
@@ -107,7 +108,9 @@ def copy_to_lake(bus, lake: Lake) -> None:
     """What the lake sink does."""
     for topic in FOLDED:
         rows, positions = [], {}
-        for record in bus.broadcast(topic, offsets=dict.fromkeys(range(topic.partitions), 0)):
+        everything = bus.broadcast(topic, offsets=dict.fromkeys(range(topic.partitions), 0))
+        # No more than there is: at its end a bus waits for what follows.
+        for record in islice(everything, sum(bus.end_offsets(topic).values())):
             if record is None:
                 break
             message = topic.model.model_validate_json(record.value)

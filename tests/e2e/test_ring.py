@@ -1,12 +1,8 @@
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
 import time
 
-import psutil
 import pytest
 from counterfactual import median_ranks
 from feedrank_cli.feed import fetch
@@ -189,30 +185,3 @@ def test_a_port_in_use_is_named_with_its_service_and_setting(machine, tmp_path):
     assert "gateway" in said
     assert "FEEDRANK_GATEWAY_PORT" in said
     assert not other.supervisor.members()
-
-
-def test_down_leaves_no_process(tmp_path):
-    machine = Machine(tmp_path)
-    machine.feedrank("up")
-    pids = [process.pid for process in machine.supervisor.members()]
-    assert len(pids) >= 7
-    machine.feedrank("down")
-    assert not [pid for pid in pids if psutil.pid_exists(pid)]
-    assert not machine.supervisor.members()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_up_leaves_no_process(tmp_path, number):
-    machine = Machine(tmp_path)
-    up = subprocess.Popen(
-        [sys.executable, "-m", "feedrank_cli", "up", "--foreground"],
-        env=os.environ | machine.settings.environment(),
-        stdout=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 60
-    while len(machine.supervisor.members()) < 4:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    up.send_signal(number)
-    up.wait(timeout=60)
-    assert not machine.supervisor.members()

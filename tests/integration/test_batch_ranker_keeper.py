@@ -11,17 +11,29 @@ from feedrank_batch_ranker.settings import Settings
 from feedrank_core.contracts.redis_keys import CANDIDATES, CURRENT_BUNDLE
 from feedrank_core.runtime.bundle_store import CURRENT
 from feedrank_core.runtime.metrics import Metrics
+from feedrank_core.runtime.redis_clients import sync_client
 from processes import Service, free_port, until
 from redis import RedisError
 
 
-@pytest.fixture
-def place(tmp_path, cache_url):
-    """A published day."""
-    place = Place(tmp_path, cache_url)
+@pytest.fixture(scope="module")
+def published(tmp_path_factory, _cache_process):
+    """A published day, and what it put into the cache."""
+    _cache_process.empty()
+    place = Place(tmp_path_factory.mktemp("day"), _cache_process.url)
     place("rank")
     place("publish")
-    return place
+    with sync_client(place.url) as cache:
+        return place, {key: (cache.dump(key), cache.pttl(key)) for key in cache.scan_iter()}
+
+
+@pytest.fixture
+def place(published, tmp_path, cache):
+    """That day, in a folder and a cache of the test's own."""
+    day, held = published
+    for key, (value, ttl_ms) in held.items():
+        cache.restore(key, max(0, ttl_ms), value)
+    return day.copied(tmp_path)
 
 
 @pytest.fixture

@@ -150,8 +150,7 @@ def test_two_writers_never_give_one_user_two_keys(
 def test_views_show_an_event_once_and_the_first_time(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     later = T0 + timedelta(hours=1)
-    again = interaction(1, at=later, offset=2)
-    lake.append("interactions", [again, interaction(1, offset=0), interaction(2, offset=1)])
+    lake.append("interactions", [interaction(1, at=later), interaction(1), interaction(2)])
     rows = lake.connect().execute("SELECT event_id, accepted_at FROM interactions ORDER BY 1")
     assert rows.fetchall() == [("e1", T0), ("e2", T0)]
 

@@ -114,22 +114,22 @@ def _one_of_each(rows: str, key: str, order: str, columns: list[str]) -> str:
     """The first row of each key in an order.
 
     Keys are grouped by hash first, so that only repeated ones are sorted: the window over all
-    columns of every row would hold the whole table. A row is known by its place on the bus.
-
-    One stream of rows, no UNION: DuckDB waits for ever where each part of one fills the buffer of
-    a result that is read as it comes (duckdb#22215).
+    columns of every row would hold the whole table. The sides of the FULL JOIN never meet, and it
+    is no UNION ALL: where a long result of one is read as it comes, DuckDB waits for the reader
+    before there is anything to read, and for ever (duckdb#22215).
     """
     repeated = f"SELECT hash({key}) AS h FROM ({rows}) r GROUP BY hash({key}) HAVING count(*) > 1"
+    select = ", ".join(columns)
+    either = ", ".join(f"coalesce(a.{c}, b.{c}) AS {c}" for c in columns)
     return f"""
-        SELECT {", ".join(columns)} FROM ({rows}) s WHERE NOT EXISTS (
-            SELECT 1 FROM (
-                SELECT topic_partition, topic_offset,
-                    row_number() OVER (PARTITION BY {key} ORDER BY {order}) AS nth
+        SELECT {either} FROM (
+            SELECT {select}, hash({key}) AS h FROM ({rows}) s WHERE hash({key}) NOT IN ({repeated})
+        ) a FULL JOIN (
+            SELECT {select}, hash({key}) AS h FROM (
+                SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY {order}) AS nth
                 FROM ({rows}) s WHERE hash({key}) IN ({repeated})
-            ) o
-            WHERE nth > 1 AND o.topic_partition = s.topic_partition
-                AND o.topic_offset = s.topic_offset
-        )
+            ) s WHERE nth = 1
+        ) b ON a.h = b.h
     """
 
 
