@@ -23,11 +23,12 @@ demo: setup ## a simulated world: two readers' feeds, and how likes change one o
 	@$(BIN)/feedrank demo $(DEMO)
 
 # Two test processes with two threads each wait for each other's threads on two cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -rs -n 2 --dist loadfile
+# Three, since a fifth of the tests' time is spent waiting for others. The longest files first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -rs -n 3 --dist loadfile
 # Unit tests apart: a client's thread that waits for a gone server draws from `random`, and
 # Hypothesis takes that for a strategy's doing.
 test: setup ## every test that this machine can run, but those that take many minutes
-	@$(PYTEST) tests/unit tests/contract && $(PYTEST) -m "not long" tests/integration tests/e2e
+	@$(PYTEST) tests/unit tests/contract && $(PYTEST) -m "not long" tests/e2e tests/integration
 
 test-long: setup ## the tests that kill for many minutes
 	@$(PYTEST) -m long

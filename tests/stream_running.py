@@ -2,14 +2,17 @@
 
 from collections import defaultdict
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from threading import Event, Lock
 
 from feedrank_core.contracts.items import Item
 from feedrank_core.contracts.topics import USER_CHANGES
+from feedrank_core.contracts.user_changes import UserChange
 from feedrank_core.runtime.bus import Outgoing
 from feedrank_core.runtime.bus_open import open_bus
 from feedrank_core.runtime.lake import Lake
+from feedrank_core.runtime.lake_erasure import LakeEraser
 from feedrank_core.runtime.metrics import Metrics
 from feedrank_core.runtime.redis_clients import sync_client
 from feedrank_feature_store.adapters.memory_online import MemoryOnline
@@ -102,6 +105,15 @@ def publish(bus, *messages) -> None:
         by_topic[TOPIC_OF[type(message)]].append(Outgoing(key, value))
     for topic, records in by_topic.items():
         publisher.publish(topic, records)
+
+
+def carry_out(bus, lake: Lake, change: UserChange) -> None:
+    """What the lake does with an order, and the order itself."""
+    eraser = LakeEraser(lake, grace=timedelta(0))
+    eraser.apply([change])
+    eraser.settle([change], datetime.now(UTC))
+    value = change.model_dump_json().encode()
+    bus.publisher().publish(USER_CHANGES, [Outgoing(change.user_id, value)])
 
 
 def copy_to_lake(bus, lake: Lake) -> None:

@@ -19,7 +19,7 @@ from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.subjects import KEY_FILE
 from machine import Machine
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1_500)]
 WORLD = ("--users", "300", "--items", "800", "--days", "6", "--seed", "5")
 NEEDLE, ANON = "reader-with-a-needle", "reader-with-no-name"
 PATIENCE_S = 300

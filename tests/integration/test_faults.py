@@ -11,7 +11,7 @@ from feedrank_cli.up import BusKind
 from feedrank_core.runtime.kafka_broker import BrokerUnavailableError, jars, require_java
 
 NUM_KILLS = 30
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1_500)]
 
 
 @pytest.mark.parametrize("bus", list(BusKind))

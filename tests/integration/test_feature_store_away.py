@@ -9,7 +9,6 @@ from feedrank_core.contracts.items import Item
 from feedrank_core.contracts.topics import USER_CHANGES
 from feedrank_core.contracts.user_changes import ChangeKind, UserChange
 from feedrank_core.contracts.users import User
-from feedrank_core.runtime.bus import Outgoing
 from feedrank_core.runtime.lake import Lake
 from feedrank_feature_store.consumer import GROUP
 from feedrank_feature_store.stream.catalogue_state import key_bytes, unpack_item
@@ -17,7 +16,7 @@ from feedrank_feature_store.stream.inputs import FOLDED, microseconds
 from feedrank_feature_store.stream.profile_state import unpack_profile
 from feedrank_feature_store.stream.state import State, user_key
 from stream_checks import assert_equals
-from stream_running import Running, copy_to_lake, publish
+from stream_running import Running, carry_out, copy_to_lake, publish
 from stream_world import drawn_log, plainly
 
 
@@ -57,7 +56,7 @@ def test_what_the_bus_dropped_meanwhile_comes_from_the_lake(tmp_path, started, b
         change_id="1" * 32, kind=ChangeKind.MERGE, user_id="nobody", into="u1",
         accepted_at=datetime.now(UTC),
     )  # fmt: skip
-    bus.publisher().publish(USER_CHANGES, [Outgoing("nobody", order.model_dump_json().encode())])
+    carry_out(bus, Lake(tmp_path / "lake"), order)
     with started() as running:
         fold_all(running)
         assert_equals(running.state, plainly(log))

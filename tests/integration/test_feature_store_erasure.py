@@ -257,17 +257,30 @@ def test_an_order_is_not_committed_before_the_online_store_has_forgotten(tmp_pat
     assert forgotten == [NEEDLE]
 
 
-def test_a_merge_waits_until_what_came_before_it_is_folded(tmp_path, bus):
+@pytest.mark.parametrize("is_lake_first", [True, False])
+def test_a_merge_waits_until_what_came_before_it_is_folded_and_the_lake_has_it(
+    tmp_path, bus, is_lake_first
+):
     with bus.consumer((*FOLDED, USER_CHANGES), group=STREAM_GROUP, member="m") as consumer:
         stream = Streaming(bus, tmp_path, lambda user_id: None)
         publish(bus, INTERACTIONS, click(NEEDLE, T0), click(OTHER, T0))
-        publish(bus, USER_CHANGES, order(NEEDLE, T0 + MINUTE, into=OTHER))
+        change = order(NEEDLE, T0 + MINUTE, into=OTHER)
+        publish(bus, USER_CHANGES, change)
         records = consumer.poll(max_records=100, timeout_s=0.0)
-        assert stream.orders.take([r for r in records if r.topic == USER_CHANGES.name]) == []
-        assert not stream.orders.apply()
-        stream.folder.fold(from_records(stream.orders.take(records)))
-        for record in records:
-            stream.state.positions[record.topic, record.partition] = record.offset + 1
+        events = stream.orders.take(records)
+
+        def fold():
+            stream.folder.fold(from_records(events))
+            for record in events:
+                stream.state.positions[record.topic, record.partition] = record.offset + 1
+
+        def carry_out():
+            carry_out_in(Lake(tmp_path / "lake"), change)
+
+        first, second = (carry_out, fold) if is_lake_first else (fold, carry_out)
+        for step in (first, second):
+            assert not stream.orders.apply()
+            step()
         assert stream.orders.apply()
         found = stream.state.users.find(stream.state.reader, user_key(OTHER))
         assert found is not None
@@ -275,6 +288,22 @@ def test_a_merge_waits_until_what_came_before_it_is_folded(tmp_path, bus):
         assert name == OTHER
         assert counters.max() == 2
         assert not stream.counted(NEEDLE)
+        stream.state.close()
+
+
+def test_a_merge_into_somebody_who_was_erased_in_the_lake_since_does_not_wait(tmp_path, bus):
+    with bus.consumer((*FOLDED, USER_CHANGES), group=STREAM_GROUP, member="m") as consumer:
+        stream = Streaming(bus, tmp_path, lambda user_id: None)
+        publish(bus, INTERACTIONS, click(NEEDLE, T0), click(OTHER, T0))
+        orders = order(NEEDLE, T0 + MINUTE, into=OTHER), order(OTHER, T0 + 2 * MINUTE)
+        publish(bus, USER_CHANGES, *orders)
+        for change in orders:
+            carry_out_in(Lake(tmp_path / "lake"), change)
+        for _ in range(2):
+            stream.step(consumer)
+        assert bus.committed(USER_CHANGES, group=STREAM_GROUP) == {0: 2}
+        assert not stream.counted(NEEDLE)
+        assert not stream.counted(OTHER)
         stream.state.close()
 
 

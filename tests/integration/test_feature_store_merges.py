@@ -1,21 +1,22 @@
 """What comes late, from before a merge, counts for the same reader in stream and lake."""
 
+import json
+import shutil
 import uuid
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import lmdb
 import pytest
 from feedrank_core.contracts.events import Interaction, InteractionType
-from feedrank_core.contracts.topics import USER_CHANGES
 from feedrank_core.contracts.user_changes import ChangeKind, UserChange
 from feedrank_core.contracts.users import User
-from feedrank_core.runtime.bus import Outgoing
 from feedrank_core.runtime.bus_memory import MemoryBus
 from feedrank_core.runtime.lake import Lake
-from feedrank_core.runtime.lake_erasure import LakeEraser
 from feedrank_feature_store.app import audit_skew
 from feedrank_feature_store.settings import Settings
-from feedrank_feature_store.stream.state import State, user_key
-from stream_running import copy_to_lake, publish
+from feedrank_feature_store.stream.state import MAP_BYTES, MAX_DATABASES, State, user_key
+from stream_running import carry_out, copy_to_lake, publish
 
 T0 = datetime.now(UTC) - timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
@@ -49,14 +50,6 @@ def order(user: str, minutes: int, into: str | None = None) -> UserChange:
     at = T0 + minutes * MINUTE
     change_id = uuid.uuid4().hex
     return UserChange(change_id=change_id, kind=kind, user_id=user, into=into, accepted_at=at)
-
-
-def carry_out(bus, lake: Lake, change: UserChange) -> None:
-    eraser = LakeEraser(lake, grace=timedelta(0))
-    eraser.apply([change])
-    eraser.settle([change], datetime.now(UTC))
-    value = change.model_dump_json().encode()
-    bus.publisher().publish(USER_CHANGES, [Outgoing(change.user_id, value)])
 
 
 KNOWN_BEFORE = [click("u", 0), click("v", 0)]
@@ -104,6 +97,42 @@ def test_an_event_that_comes_late_counts_for_whom_both_say(
     told = audit_skew(settings, wait_s=0).told
     # The counters of items keep what an erased reader did.
     assert [difference for difference in told if difference.kind == "user"] == []
+
+
+@pytest.mark.parametrize("kept", ["nothing", "a state of before there were merges"])
+def test_a_state_that_knows_no_merges_learns_them_from_the_lake(tmp_path, started, bus, kept):
+    settings = Settings(home=tmp_path)
+    lake = Lake(settings.place.lake)
+    publish(bus, *KNOWN_BEFORE)
+    with started() as running:
+        running.fold()
+        copy_to_lake(bus, lake)
+        for change in (order("u", 10, "v"), order("v", 20, "w")):
+            carry_out(bus, lake, change)
+        running.fold()
+        running.follower.save()
+    if kept == "nothing":
+        shutil.rmtree(settings.place.stream)
+    else:
+        forget_merges(settings.place.stream)
+    publish(bus, click("u", 1), click("u", 11))
+    with started() as running:
+        running.fold()
+        running.follower.save()
+        assert clicks_of(running.state, "uvw") == pytest.approx({"u": 1, "w": 3})
+    copy_to_lake(bus, lake)
+    assert audit_skew(settings, wait_s=0).told == []
+
+
+def forget_merges(folder: Path) -> None:
+    """As an earlier release wrote it."""
+    with lmdb.open(str(folder), max_dbs=MAX_DATABASES, map_size=MAP_BYTES) as env:
+        db = env.open_db(b"meta")
+        with env.begin(write=True, db=db) as writer:
+            [(key, packed)] = writer.cursor()
+            meta = json.loads(packed)
+            del meta["merges"]
+            writer.put(key, json.dumps(meta).encode())
 
 
 def clicks_of(state: State, users: str) -> dict[str, float]:

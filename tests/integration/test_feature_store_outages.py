@@ -12,10 +12,11 @@ from feedrank_core.contracts.topics import INTERACTIONS, USER_CHANGES, with_dead
 from feedrank_core.contracts.user_changes import ChangeKind, UserChange
 from feedrank_core.runtime.bus import BusUnavailableError, Outgoing
 from feedrank_core.runtime.bus_memory import MemoryBus
+from feedrank_core.runtime.lake import Lake
 from feedrank_feature_store.consumer import GROUP
 from feedrank_feature_store.stream.state import user_key
 from stream_checks import item_keys
-from stream_running import publish
+from stream_running import carry_out, publish
 
 NOW = datetime.now(UTC)
 LETTERS = with_dead_letters()[INTERACTIONS.dlq]
@@ -47,11 +48,10 @@ def publish_broken(bus, *values: bytes) -> None:
     bus.publisher().publish(INTERACTIONS, [Outgoing("u", value) for value in values])
 
 
-def publish_merge(bus, user: str, into: str) -> None:
-    change = UserChange(
+def merge(user: str, into: str) -> UserChange:
+    return UserChange(
         change_id="1" * 32, kind=ChangeKind.MERGE, user_id=user, into=into, accepted_at=NOW
     )
-    bus.publisher().publish(USER_CHANGES, [Outgoing(user, change.model_dump_json().encode())])
 
 
 @contextmanager
@@ -146,9 +146,11 @@ def test_a_kill_before_the_commit_leaves_nothing_uncommitted_and_counts_nothing_
         assert found is not None and found[0].max() == 1.0
 
 
-def test_an_order_is_not_committed_before_the_state_could_be_saved(started, bus, monkeypatch):
+def test_an_order_is_not_committed_before_the_state_could_be_saved(
+    tmp_path, started, bus, monkeypatch
+):
     publish(bus, like("u"), like("v"))
-    publish_merge(bus, "u", into="v")
+    carry_out(bus, Lake(tmp_path / "lake"), merge("u", into="v"))
     with started() as running:
         with failing(monkeypatch, running.state, "checkpoint", FULL):
             for _ in range(3):
@@ -162,11 +164,11 @@ def test_an_order_is_not_committed_before_the_state_could_be_saved(started, bus,
 
 
 def test_what_was_read_with_an_order_is_folded_also_where_the_bus_then_fails(
-    started, bus, monkeypatch
+    tmp_path, started, bus, monkeypatch
 ):
     publish(bus, like("u"), like("v"))
-    publish_merge(bus, "u", into="v")
     with started() as running:
+        carry_out(bus, Lake(tmp_path / "lake"), merge("u", into="v"))
         orders = running.follower._orders
         with failing(monkeypatch, orders, "_ends", AWAY), pytest.raises(BusUnavailableError):
             running.follower.step()

@@ -90,6 +90,18 @@ class UserKeys:
         rows = self._rows(pc.field("user_key").isin(list(keys)))
         return [(r["user_id"], r["until"]) for r in rows if r["until"] is not None]
 
+    def were_moved(self, user_id: str, at: datetime) -> bool:
+        """Whether the reader's keys went to another at this instant."""
+        return any(row["until"] == at for row in self.rows_naming(user_id))
+
+    def merges(self) -> set[tuple[str, str, datetime]]:
+        """Who was merged into whom, and when, of all whose rows the lake still names."""
+        self._refresh()
+        moved = [row for of in self._moved.values() for row in of]
+        heirs = {(row["user_key"], row["since"]): row["user_id"] for row in moved}
+        ended = [(row, heirs.get((row["user_key"], row["until"]))) for row in moved if row["until"]]
+        return {(row["user_id"], heir, row["until"]) for row, heir in ended if heir is not None}
+
     def assign(self, user_id: str, since: datetime) -> int:
         """A key for what the reader did after `since`; the same one when asked again."""
         for _ in range(_ATTEMPTS):

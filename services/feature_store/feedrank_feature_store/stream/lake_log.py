@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.lake_schema import NOT_FROM_BUS
 
 from feedrank_feature_store.stream.folding import Folder
-from feedrank_feature_store.stream.inputs import FOLDED, Events, Inputs, from_lake
+from feedrank_feature_store.stream.inputs import FOLDED, Events, Inputs, from_lake, microseconds
 from feedrank_feature_store.stream.remembered import event_hash
 from feedrank_feature_store.stream.state import State, StateLayoutError
 
@@ -77,9 +77,19 @@ def open_state(folder: Path, lake: Lake) -> State:
         for name in ("data.mdb", "lock.mdb"):
             (folder / name).unlink(missing_ok=True)
         state = State(folder)
+    if not state.knows_merges:
+        _take_merges(state, lake)
     if state.is_new:
         _rebuild(state, lake)
     return state
+
+
+def _take_merges(state: State, lake: Lake) -> None:
+    """Those of which an older record may still be on the bus."""
+    oldest = datetime.now(UTC) - RETENTION
+    for from_user, into_user, at in lake.keys.merges():
+        if at >= oldest:
+            state.merges.add(from_user, into_user, microseconds(at))
 
 
 def _rebuild(state: State, lake: Lake) -> None:

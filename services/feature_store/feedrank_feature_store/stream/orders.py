@@ -1,9 +1,10 @@
 """Erasures and merges, applied to the stream's state and to what it has shown online.
 
 An order waits until everything that the bus held once it was read is folded: what the reader did
-before it then lies in the state and nowhere else. An erasure also waits for the lake's tombstone,
-by which the stream refuses what may still come. An order is committed once the state is saved and
-the online store has forgotten, so that a crash repeats it.
+before it then lies in the state and nowhere else. It also waits until the lake has it: what the
+stream reads there later is the other reader's by then, and by an erasure's tombstone it refuses
+what may still come. An order is committed once the state is saved and the online store has
+forgotten, so that a crash repeats it.
 """
 
 from __future__ import annotations
@@ -93,11 +94,15 @@ class Orders:
             order.ends = self._ends()
         if any(positions.get(place, 0) < end for place, end in order.ends.items()):
             return False
-        if change is None or change.kind is ChangeKind.MERGE:
+        if change is None:
             return True
+        user_id, at = change.user_id, change.accepted_at
+        if change.kind is ChangeKind.MERGE and self._lake.keys.were_moved(user_id, at):
+            return True
+        # Also of a merge: who got the keys may have been erased since, and nobody knows of it then.
         tombstones = self._lake.tombstones()
         self._state.erased.take(tombstones)
-        return tombstones.covers(change.user_id, change.accepted_at)
+        return tombstones.covers(user_id, at)
 
     def _ends(self) -> dict[Place, int]:
         return {

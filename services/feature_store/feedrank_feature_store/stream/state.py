@@ -173,10 +173,10 @@ class State:
     def _load_meta(self, read_only: bool) -> None:
         packed = rows.get(self.reader, self._meta_db, _META)
         if packed is None:
-            self.id, self.is_new = uuid.uuid4().hex, True
+            self.id, self.is_new, self.knows_merges = uuid.uuid4().hex, True, False
             return
         meta = json.loads(packed)
-        self.id, self.is_new = meta["id"], False
+        self.id, self.is_new, self.knows_merges = meta["id"], False, "merges" in meta
         if meta["layout"] != LAYOUT or not meta["whole"]:
             raise StateLayoutError(f"the state in {self.folder} is of another layout or unfinished")
         self.positions = {(topic, p): offset for topic, p, offset in meta["positions"]}
