@@ -11,6 +11,7 @@ import pytest
 from feedrank_cli.imports.checking import doubtful, filled
 from feedrank_cli.imports.contract_rows import for_lake
 from feedrank_cli.imports.pieces import Piece
+from feedrank_core.contracts.slates import SCHEMA_VERSION
 from feedrank_core.contracts.topics import TOPICS
 from feedrank_core.runtime.lake_schema import contract_schema
 from hypothesis import given, settings
@@ -155,6 +156,13 @@ def test_a_row_is_refused_where_the_contract_refuses_it_and_nowhere_else(
     assert refused == {i for i, row in enumerate(rows) if model_refuses(topic, row)}
     kept = [n - first for batch in found.batches for n in batch.number_N.tolist()]
     assert sorted([*kept, *refused]) == list(range(len(rows)))
+
+
+def test_a_slate_of_a_later_release_is_refused() -> None:
+    slates = [VALID["slates"], VALID["slates"] | {"schema_version": SCHEMA_VERSION + 1}]
+    table = pa.Table.from_pylist(slates, schema=contract_schema("slates"))
+    found = for_lake(Piece(end=2, advance=0, table=table), "slates", None, "x")
+    assert [refusal.number for refusal in found.refusals] == [2]
 
 
 @pytest.mark.parametrize("topic", sorted(VALID))

@@ -10,8 +10,9 @@ few: the contract's model has the last word on each that is doubted.
 from __future__ import annotations
 
 import types
+from collections.abc import Callable
 from enum import StrEnum
-from functools import lru_cache, reduce
+from functools import lru_cache, partial, reduce
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types as at
@@ -20,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from feedrank_core.contracts.topics import TOPICS
 from feedrank_core.runtime.lake_schema import contract_schema
-from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 HAPPENED = {"items": "created_at", "impressions": "occurred_at", "interactions": "occurred_at"}
@@ -127,11 +128,23 @@ def _constraint(column: Any, constraint: Any) -> list[Any]:
     pattern = getattr(constraint, "pattern", None)
     if pattern is not None:
         return _unlike(column, pattern)
+    if isinstance(constraint, AfterValidator) and not pa.types.is_timestamp(column.type):
+        return [_refused(column, constraint)]
     if type(constraint).__name__ in _TYPES_SEE_TO:
         return []
     raise NotImplementedError(
         f"a contract has a constraint that imports cannot check: {constraint!r}"
     )
+
+
+def _refused(column: Any, constraint: AfterValidator) -> Any:
+    """Where a function of the contract refuses a value; every distinct one is shown to it once."""
+    encoded = pc.dictionary_encode(column)
+    adapter = TypeAdapter(Annotated[Any, constraint])
+    bad = [
+        not _accepted(adapter.validate_python, value) for value in encoded.dictionary.to_pylist()
+    ]
+    return pa.array(bad, pa.bool_()).take(encoded.indices)
 
 
 def _limits(column: Any, constraint: Any) -> list[Any]:
@@ -162,13 +175,14 @@ def _unreadable(topic: str, name: str, column: pa.Array) -> np.ndarray:
     """Where a JSON text is not what the contract says; every distinct text is read once."""
     encoded = pc.dictionary_encode(column)
     adapter = _adapter(topic, name)
-    bad = [not _readable(adapter, text) for text in encoded.dictionary.to_pylist()]
+    read = partial(adapter.validate_json, strict=True)
+    bad = [not _accepted(read, text) for text in encoded.dictionary.to_pylist()]
     return np.array([*bad, True])[_numpy(pc.fill_null(encoded.indices, -1))]
 
 
-def _readable(adapter: TypeAdapter, text: str) -> bool:
+def _accepted(validate: Callable[[Any], Any], value: Any) -> bool:
     try:
-        adapter.validate_json(text, strict=True)
+        validate(value)
     except ValidationError:
         return False
     return True
