@@ -10,6 +10,7 @@ from feedrank_core.runtime.kafka_broker import BrokerUnavailableError, jars, req
 from feedrank_core.runtime.lake import Lake
 from machine import Machine
 
+pytestmark = pytest.mark.long
 WORLD = ("--users", "300", "--items", "800", "--days", "6", "--seed", "3")
 
 

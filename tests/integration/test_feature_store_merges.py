@@ -15,6 +15,7 @@ from feedrank_core.runtime.bus_memory import MemoryBus
 from feedrank_core.runtime.lake import Lake
 from feedrank_feature_store.app import audit_skew
 from feedrank_feature_store.settings import Settings
+from feedrank_feature_store.stream.outbox import Changed
 from feedrank_feature_store.stream.state import MAP_BYTES, MAX_DATABASES, State, user_key
 from stream_running import carry_out, copy_to_lake, publish
 
@@ -41,8 +42,8 @@ def click(user: str, minutes: int) -> Interaction:
     )
 
 
-def profile(user: str, country: str) -> User:
-    return User(user_id=user, country=country, accepted_at=T0)
+def profile(user: str, country: str, minutes: int) -> User:
+    return User(user_id=user, country=country, accepted_at=T0 + minutes * MINUTE)
 
 
 def order(user: str, minutes: int, into: str | None = None) -> UserChange:
@@ -140,22 +141,44 @@ def clicks_of(state: State, users: str) -> dict[str, float]:
     return {user: counted[0].max() for user, counted in found.items() if counted is not None}
 
 
-@pytest.mark.parametrize(("own", "country"), [(None, "FR"), ("SE", "SE")])
-def test_a_profile_that_comes_late_counts_where_the_other_said_nothing(
-    tmp_path, started, bus, own, country
+U_FIRST, V_FIRST = ("u", "FR", 1), ("v", "SE", 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "late", "country"),
+    [
+        ([], [U_FIRST], "FR"),
+        ([V_FIRST], [U_FIRST], "SE"),
+        ([U_FIRST], [V_FIRST], "SE"),
+        ([U_FIRST, ("w", "DE", 2)], [], "DE"),
+        ([("w", "DE", 2)], [U_FIRST], "DE"),
+        ([U_FIRST], [("w", "DE", 2)], "DE"),
+        ([U_FIRST, ("w", "DE", 2)], [V_FIRST], "SE"),
+    ],
+)
+@pytest.mark.parametrize("is_rebuilt", [False, True])
+def test_of_merged_profiles_counts_what_the_reader_said_else_the_latest(
+    tmp_path, started, bus, before, late, country, is_rebuilt
 ):
     settings = Settings(home=tmp_path)
     lake = Lake(settings.place.lake)
-    publish(bus, click("v", 0), *([profile("v", own)] if own else []))
+    publish(bus, click("v", 0), *(profile(*said) for said in before))
     with started() as running:
         running.fold()
         copy_to_lake(bus, lake)
-        carry_out(bus, lake, order("u", 10, "v"))
+        for change in (order("w", 10, "v"), order("u", 20, "v")):
+            carry_out(bus, lake, change)
         running.fold()
-        publish(bus, profile("u", "FR"))
+        publish(bus, *(profile(*said) for said in late))
         running.fold()
+        running.follower.save()
+    copy_to_lake(bus, lake)
+    if is_rebuilt:
+        shutil.rmtree(settings.place.stream)
+    with started() as running:
+        running.fold()
+        running.state.waiting_users.mark(user_key("v"), 0, Changed.ALL)
         running.show()
         running.follower.save()
         assert running.online.read("v")["country"] == country
-    copy_to_lake(bus, lake)
     assert audit_skew(settings, wait_s=0).told == []

@@ -126,12 +126,17 @@ class Lake:
         return 0 if table is None else table.to_pyarrow_dataset().count_rows()
 
     def read(
-        self, topic: str, *, starts: Mapping[int, int], ends: Mapping[int, int]
+        self,
+        topic: str,
+        *,
+        starts: Mapping[int, int],
+        ends: Mapping[int, int],
+        mark_inherited: bool = False,
     ) -> Iterator[pa.RecordBatch]:
         """Every row of each partition in `ends`, from its start (or 0) up to its end.
 
         In the contract's columns, in no order, duplicates too; rows of an erased reader are gone.
-        Imports are the partition NOT_FROM_BUS.
+        Imports are the partition NOT_FROM_BUS. `mark_inherited` as in `UserKeys.restore`.
         """
         table = self.table(topic)
         if table is None:
@@ -140,7 +145,9 @@ class Lake:
         rows = table.to_pyarrow_dataset().scanner(filter=between(starts, ends))
         for batch in rows.to_batches():
             if batch.num_rows:
-                yield self.keys.restore(batch) if has_user(topic) else batch
+                if has_user(topic):
+                    batch = self.keys.restore(batch, mark_inherited=mark_inherited)
+                yield batch
 
     def tombstones(self) -> Tombstones:
         """Whose records must not be used any more, as of this call."""

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from feedrank_core.runtime.lake_schema import USER_KEYS, USER_KEYS_SCHEMA
+from feedrank_core.runtime.lake_schema import TIMESTAMP, USER_KEYS, USER_KEYS_SCHEMA
 
 _APP_ID = "user_keys"
 _ATTEMPTS = 20
@@ -49,6 +49,7 @@ class UserKeys:
         self._version = -1
         self._ids = pa.array([], pa.string())
         self._keys = pa.array([], pa.int64())
+        self._since = pa.array([], TIMESTAMP)
         self._moved: dict[str, Rows] = {}
         self._moved_ids = pa.array([], pa.string())
 
@@ -163,14 +164,19 @@ class UserKeys:
         """See what other processes assigned or dropped meanwhile."""
         self._refresh()
 
-    def restore(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def restore(self, batch: pa.RecordBatch, *, mark_inherited: bool = False) -> pa.RecordBatch:
         """The rows with `user_id` in the place of `user_key`, as of the last `catch_up`.
 
-        Those of an erased reader are gone.
+        Those of an erased reader are gone. Marked, rows have a last column `inherited`: whether
+        somebody did it who was merged into the reader later.
         """
         index = batch.schema.get_field_index("user_key")
-        ids = self._ids.take(pc.index_in(batch.column(index), self._keys))
+        place = pc.index_in(batch.column(index), self._keys)
+        ids = self._ids.take(place)
         restored = batch.set_column(index, pa.field("user_id", pa.string()), ids)
+        if mark_inherited:
+            early = pc.less_equal(batch.column("accepted_at"), self._since.take(place))
+            restored = restored.append_column("inherited", pc.fill_null(early, False))
         return restored.filter(pc.is_valid(ids)) if ids.null_count else restored
 
     def _resolve_distinct(self, ids: pa.Array) -> pa.Array:
@@ -243,6 +249,7 @@ class UserKeys:
         current = pa.concat_tables([rows.filter(plain), late])
         self._ids = _flat(current.column("user_id"), pa.string())
         self._keys = _flat(current.column("user_key"), pa.int64())
+        self._since = _flat(current.column("since"), TIMESTAMP)
 
     def _rows(self, filter: Any) -> Rows:  # noqa: A002
         table = self._open(USER_KEYS)

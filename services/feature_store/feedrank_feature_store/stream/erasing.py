@@ -8,7 +8,7 @@ from feedrank_core.contracts.redis_keys import FOLLOWED_LENGTH
 from feedrank_feature_store.stream import histories, key_lists
 from feedrank_feature_store.stream.counting import NEVER_US, merged
 from feedrank_feature_store.stream.outbox import Changed
-from feedrank_feature_store.stream.profile_state import pack_profile, unpack_profile
+from feedrank_feature_store.stream.profile_state import newest, unpack_profile
 from feedrank_feature_store.stream.showing import NOTHING_COUNTED
 from feedrank_feature_store.stream.state import State, user_key
 
@@ -28,9 +28,9 @@ def erase(state: State, user_id: str) -> None:
 def merge(state: State, from_user: str, into_user: str, at_us: int) -> None:
     """One reader counts as having done what both did; the first is held no more.
 
-    The profile is that of the second, where they have one. What `from_user` does later is folded as
-    another reader's, what comes late from before as the second's. Doing it again changes nothing,
-    since nothing is left of `from_user`.
+    The profile is that of the second, where they said anything of themselves. What `from_user` does
+    later is folded as another reader's, what comes late from before as the second's. Doing it again
+    changes nothing, since nothing is left of `from_user`.
     """
     source, target, reader = user_key(from_user), user_key(into_user), state.reader
     if source == target:
@@ -42,8 +42,10 @@ def merge(state: State, from_user: str, into_user: str, at_us: int) -> None:
         state.users.put(reader, target, into_user, both, both_us)
         _merge_parts(state, source, target)
     profile = unpack_profile(state.profiles.get(reader, source))
-    if profile is not None and not state.profiles.get(reader, target):
-        state.profiles.put(target, pack_profile(profile.named(into_user)))
+    if profile is not None:
+        packed = newest(state.profiles.get(reader, target), profile.named(into_user))
+        if packed is not None:
+            state.profiles.put(target, packed)
     _drop(state, from_user)
     state.parked.rename(reader, from_user, into_user)
     state.merges.add(from_user, into_user, at_us)

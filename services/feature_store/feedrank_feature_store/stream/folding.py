@@ -253,8 +253,8 @@ class Folder:
         [owner] = self._owners([profile.user_id], [profile.at_us])
         key = user_key(owner)
         held = state.profiles.get(state.reader, key)
-        if owner != profile.user_id and (held or profile.gone):
-            return  # of a merged profile counts only what the other never said
+        if owner != profile.user_id and profile.gone:
+            return
         packed = newest(held, profile.named(owner))
         if packed is not None:
             state.profiles.put(key, packed)

@@ -152,7 +152,7 @@ _EVENT_COLUMNS = ("user_id", "item_id", "event_id")
 _ITEM_COLUMNS = ("item_id", "item_type", "creator_id", "category", "created_at", "active")
 _ITEM_COLUMNS += ("accepted_at", "topic_offset")
 _USER_COLUMNS = ("user_id", "country", "age_band", "platform", "interests")
-_USER_COLUMNS += ("accepted_at", "topic_offset")
+_USER_COLUMNS += ("accepted_at", "topic_offset", "inherited")
 
 
 def _rows(batch: pa.RecordBatch | pa.Table, columns: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -181,4 +181,5 @@ def _profile_of_row(row: dict[str, Any]) -> Profile:
         interests=tuple(row["interests"] or ()),
         at_us=microseconds(row["accepted_at"]),
         offset=row["topic_offset"],
+        inherited=row.get("inherited", False),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class LakeLog:
     def fill(self, topic: str, partition: int, start: int, end: int) -> int:
         """Fold a partition's rows from `start` up to `end`; how many the lake had."""
         # As one table: a batch a file of the lake may be a handful of rows.
-        batches = [*self._lake.read(topic, starts={partition: start}, ends={partition: end})]
+        batches = [*_read(self._lake, topic, {partition: start}, {partition: end})]
         if batches:
             self._folder.fold(from_lake(topic, pa.Table.from_batches(batches)))
         self._state.positions[topic, partition] = end
@@ -100,7 +100,7 @@ def _rebuild(state: State, lake: Lake) -> None:
     }
     folder = Folder(state, mark_readers=False, mark_items=False, from_lake=True)
     for topic in DESCRIPTIONS:
-        for batch in lake.read(topic.name, starts={}, ends=ends[topic.name]):
+        for batch in _read(lake, topic.name, {}, ends[topic.name]):
             folder.fold(from_lake(topic.name, batch))
             state.checkpoint(now_s=time.time(), whole=False)
     num_events = _fold_events(state, folder, lake, ends)
@@ -108,6 +108,13 @@ def _rebuild(state: State, lake: Lake) -> None:
     state.checkpoint(now_s=time.time())
     seconds = time.monotonic() - started
     log.info("state_built", events=num_events, seconds=round(seconds, 1), **state.entries())
+
+
+def _read(
+    lake: Lake, topic: str, starts: Mapping[int, int], ends: Mapping[int, int]
+) -> Iterator[pa.RecordBatch]:
+    is_profile = topic == USERS.name
+    return lake.read(topic, starts=starts, ends=ends, mark_inherited=is_profile)
 
 
 def _fold_events(

@@ -8,7 +8,10 @@ from feedrank_core.contracts.users import UNKNOWN, AgeBand, Platform
 
 
 class Profile(msgspec.Struct, array_like=True, frozen=True):
-    """One version of a profile; `gone` withdraws it. Units: `at_us` in microseconds."""
+    """One version of a profile; `gone` withdraws it. Units: `at_us` in microseconds.
+
+    An `inherited` one is of somebody who was merged into the reader.
+    """
 
     user_id: str
     country: str = UNKNOWN
@@ -18,6 +21,7 @@ class Profile(msgspec.Struct, array_like=True, frozen=True):
     at_us: int = 0
     offset: int = 0
     gone: bool = False
+    inherited: bool = False
 
     @property
     def segment(self) -> str:
@@ -25,8 +29,9 @@ class Profile(msgspec.Struct, array_like=True, frozen=True):
         return segment_of(self.country, self.platform)
 
     def named(self, user_id: str) -> Profile:
-        """The same of another reader."""
-        return msgspec.structs.replace(self, user_id=user_id)
+        """The same as that of whoever the reader was merged into, or of the reader still."""
+        inherited = self.inherited or user_id != self.user_id
+        return msgspec.structs.replace(self, user_id=user_id, inherited=inherited)
 
 
 _DECODER = msgspec.msgpack.Decoder(Profile)
@@ -44,10 +49,17 @@ def unpack_profile(packed: bytes) -> Profile | None:
 
 
 def newest(held: bytes, profile: Profile) -> bytes | None:
-    """What to hold after one more version; None where what is held is newer."""
+    """What to hold after one more version; None where what is held counts more.
+
+    What a reader said of themselves counts before all that was inherited, as in the lake.
+    """
     before = unpack_profile(held)
     if profile.gone:
         return b""
-    if before is not None and (before.at_us, before.offset) > (profile.at_us, profile.offset):
+    if before is not None and _rank(before) > _rank(profile):
         return None
     return pack_profile(profile)
+
+
+def _rank(profile: Profile) -> tuple[bool, int, int]:
+    return not profile.inherited, profile.at_us, profile.offset
