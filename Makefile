@@ -23,15 +23,15 @@ demo: setup ## a simulated world: two readers' feeds, and how likes change one o
 	@$(BIN)/feedrank demo $(DEMO)
 
 # Two test processes with two threads each wait for each other's threads on two cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -rs --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -rs --dist loadfile
 # Unit tests apart: a client's thread that waits for a gone server draws from `random`, and
 # Hypothesis takes that for a strategy's doing. The others wait a fifth of their time for servers,
 # so three share two cores; the longest files come first.
 test: setup ## every test that this machine can run, but those that take many minutes
 	@$(PYTEST) -n 2 tests/unit tests/contract
-	@$(PYTEST) -n 3 -m "not long" tests/e2e tests/integration
+	@$(PYTEST) -n 3 --no-loadscope-reorder -m "not long" tests/e2e tests/integration
 
-test-long: setup ## the tests that take many minutes: kills, erasure, the loop on Kafka
+test-long: setup ## the tests that take many minutes: kills, erasure, Spark, the loop on Kafka
 	@$(PYTEST) -n 2 -m long
 
 lint: setup ## style, types and the direction of imports

@@ -157,6 +157,7 @@ def assert_lists_shown(cache_url, log) -> None:
             assert keys_in(cache, HIDDEN.key(user=user)) == listed(log, user, HIDING)
 
 
+@pytest.mark.long
 def test_kills_at_random_points_under_load_count_every_event_once_and_show_it(
     service, bus, cache_url, feast_store
 ):

@@ -13,6 +13,7 @@ from feedrank_feature_store.scratch import scratch_folder
 from feedrank_feature_store.tables import write_catalogue, write_features
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.skipif(shutil.which("java") is None, reason="Spark runs on Java 17: none here"),
     pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning"),
 ]
