@@ -85,9 +85,11 @@ def test_a_long_log_with_a_repeated_event_can_be_read_as_it_comes(tmp_path: Path
     with lake.connect() as connection:
         giving_up = threading.Timer(PATIENCE_S, connection.interrupt)
         giving_up.start()
-        reader = connection.execute("SELECT event_id FROM interactions").to_arrow_reader(1_000)
-        assert sum(batch.num_rows for batch in reader) == NUM_EVENTS
-        giving_up.cancel()
+        try:
+            reader = connection.execute("SELECT event_id FROM interactions").to_arrow_reader(1_000)
+            assert sum(batch.num_rows for batch in reader) == NUM_EVENTS
+        finally:
+            giving_up.cancel()
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -123,6 +123,11 @@ class ChangeBook:
         self._version = table.version()
         return True
 
+    @property
+    def version(self) -> int:
+        """Of the book as of the last `refresh`; -1 where there was none yet."""
+        return self._version
+
     def subjects(self) -> Subjects:
         """Of the lake's key as it is now. Raises: WrongKeyError."""
         return self._of_the_key(self.rows())

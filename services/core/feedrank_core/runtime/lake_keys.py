@@ -91,17 +91,33 @@ class UserKeys:
         rows = self._rows(pc.field("user_key").isin(list(keys)))
         return [(r["user_id"], r["until"]) for r in rows if r["until"] is not None]
 
-    def were_moved(self, user_id: str, at: datetime) -> bool:
-        """Whether the reader's keys went to another at this instant."""
-        return any(row["until"] == at for row in self.rows_naming(user_id))
+    def holds_nothing_of(self, user_id: str, *, before: datetime) -> bool:
+        """Whether a merge of this reader, ordered then, was carried out, or had nothing to move.
+
+        Orders of intakes whose clocks differ may come in another order than their instants.
+        """
+        rows = self.rows_naming(user_id)
+        if any(row["until"] is not None and row["until"] >= before for row in rows):
+            return True
+        return bool(rows) and not self.keys_of(user_id, before=before)
 
     def merges(self) -> set[tuple[str, str, datetime]]:
-        """Who was merged into whom, and when, of all whose rows the lake still names."""
+        """Who was merged into whom, and when, of all whose rows the lake still names.
+
+        Where the other was merged on and then erased, whoever came next stands in their place.
+        """
         self._refresh()
         moved = [row for of in self._moved.values() for row in of]
-        heirs = {(row["user_key"], row["since"]): row["user_id"] for row in moved}
-        ended = [(row, heirs.get((row["user_key"], row["until"]))) for row in moved if row["until"]]
-        return {(row["user_id"], heir, row["until"]) for row, heir in ended if heir is not None}
+        heirs: dict[int, list[tuple[datetime, str]]] = defaultdict(list)
+        for row in moved:
+            if row["since"] is not None:
+                heirs[row["user_key"]].append((row["since"], row["user_id"]))
+        found = set()
+        for row in moved:
+            if row["until"] is not None:
+                later = [heir for heir in heirs[row["user_key"]] if heir[0] >= row["until"]]
+                found |= {(row["user_id"], min(later)[1], row["until"])} if later else set()
+        return found
 
     def assign(self, user_id: str, since: datetime) -> int:
         """A key for what the reader did after `since`; the same one when asked again."""

@@ -77,9 +77,8 @@ def open_state(folder: Path, lake: Lake) -> State:
         for name in ("data.mdb", "lock.mdb"):
             (folder / name).unlink(missing_ok=True)
         state = State(folder)
-    if not state.knows_merges:
-        _take_merges(state, lake)
     if state.is_new:
+        _take_merges(state, lake)
         _rebuild(state, lake)
     return state
 

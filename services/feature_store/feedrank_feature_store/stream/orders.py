@@ -32,12 +32,14 @@ log = structlog.get_logger(__name__)
 class Order:
     """An order, its record, and where the state must stand before it is applied.
 
-    `ends` is None until the bus has said.
+    `ends` is None until the bus has said, `looked_at` until the lake was asked: the version of its
+    book by then.
     """
 
     record: Record
     change: UserChange | None
     ends: dict[Place, int] | None = None
+    looked_at: int | None = None
 
 
 class Orders:
@@ -96,13 +98,18 @@ class Orders:
             return False
         if change is None:
             return True
-        user_id, at = change.user_id, change.accepted_at
-        if change.kind is ChangeKind.MERGE and self._lake.keys.were_moved(user_id, at):
-            return True
-        # Also of a merge: who got the keys may have been erased since, and nobody knows of it then.
         tombstones = self._lake.tombstones()
+        version = self._lake.changes.version
+        if order.looked_at == version:
+            return False
+        order.looked_at = version
         self._state.erased.take(tombstones)
-        return tombstones.covers(user_id, at)
+        user_id, at = change.user_id, change.accepted_at
+        # Of a merge too: who got the keys may have been erased since, and no row names them then.
+        if tombstones.covers(user_id, at):
+            return True
+        is_merge = change.kind is ChangeKind.MERGE
+        return is_merge and self._lake.keys.holds_nothing_of(user_id, before=at)
 
     def _ends(self) -> dict[Place, int]:
         return {

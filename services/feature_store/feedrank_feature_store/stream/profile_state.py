@@ -51,7 +51,7 @@ def unpack_profile(packed: bytes) -> Profile | None:
 def newest(held: bytes, profile: Profile) -> bytes | None:
     """What to hold after one more version; None where what is held counts more.
 
-    What a reader said of themselves counts before all that was inherited, as in the lake.
+    What a reader said of themselves counts before all that was inherited.
     """
     before = unpack_profile(held)
     if profile.gone:

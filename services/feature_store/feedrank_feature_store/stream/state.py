@@ -26,7 +26,7 @@ from feedrank_feature_store.stream.remembered import EventIds, ParkedViews
 from feedrank_feature_store.stream.tables import CounterTable, PackedTable
 from feedrank_feature_store.stream.trending import Trending
 
-LAYOUT = 2
+LAYOUT = 3
 """Of what is packed in the state. A folder of another layout is built anew from the lake."""
 MAP_BYTES = 1 << 40
 """Address space, not memory or disk: what the file may grow to."""
@@ -173,10 +173,10 @@ class State:
     def _load_meta(self, read_only: bool) -> None:
         packed = rows.get(self.reader, self._meta_db, _META)
         if packed is None:
-            self.id, self.is_new, self.knows_merges = uuid.uuid4().hex, True, False
+            self.id, self.is_new = uuid.uuid4().hex, True
             return
         meta = json.loads(packed)
-        self.id, self.is_new, self.knows_merges = meta["id"], False, "merges" in meta
+        self.id, self.is_new = meta["id"], False
         if meta["layout"] != LAYOUT or not meta["whole"]:
             raise StateLayoutError(f"the state in {self.folder} is of another layout or unfinished")
         self.positions = {(topic, p): offset for topic, p, offset in meta["positions"]}
@@ -184,6 +184,6 @@ class State:
             self.reader.abort()
             self.event_ids.kept.restore(meta["event_ids"])
             self.parked.kept.restore(meta["parked"])
-            self.merges.kept.restore(meta.get("merges", ()))
+            self.merges.kept.restore(meta["merges"])
             self.reader = self._env.begin()
             self.merges.restore(self.reader)
