@@ -88,14 +88,7 @@ def test_an_event_that_comes_late_counts_for_whom_both_say(
             running.fold()
             running.follower.save()
     publish(bus, late)
-    with started() as running:
-        running.fold()
-        running.follower.save()
-        assert clicks_of(running.state, "uvw") == pytest.approx(counted)
-    copy_to_lake(bus, lake)
-    told = audit_skew(settings, wait_s=0).told
-    # The counters of items keep what an erased reader did.
-    assert [difference for difference in told if difference.kind == "user"] == []
+    assert_both_count(counted, settings, lake, started, bus)
 
 
 @pytest.mark.parametrize(
@@ -120,13 +113,7 @@ def test_a_state_that_is_built_anew_learns_of_merges_from_the_lake(
         running.follower.save()
     shutil.rmtree(settings.place.stream)
     publish(bus, click("u", 1), click("u", 11))
-    with started() as running:
-        running.fold()
-        running.follower.save()
-        assert clicks_of(running.state, "uvw") == pytest.approx(counted)
-    copy_to_lake(bus, lake)
-    told = audit_skew(settings, wait_s=0).told
-    assert [difference for difference in told if difference.kind == "user"] == []
+    assert_both_count(counted, settings, lake, started, bus)
 
 
 def test_orders_of_intakes_whose_clocks_differ_do_not_wait_for_ever(tmp_path, started, bus):
@@ -140,6 +127,17 @@ def test_orders_of_intakes_whose_clocks_differ_do_not_wait_for_ever(tmp_path, st
         running.fold()
         running.follower.save()
         assert bus.committed(USER_CHANGES, group=STREAM_GROUP) == {0: 3}
+
+
+def assert_both_count(counted, settings, lake, started, bus) -> None:
+    with started() as running:
+        running.fold()
+        running.follower.save()
+        assert clicks_of(running.state, "uvw") == pytest.approx(counted)
+    copy_to_lake(bus, lake)
+    told = audit_skew(settings, wait_s=0).told
+    # The counters of items keep what an erased reader did.
+    assert [difference for difference in told if difference.kind == "user"] == []
 
 
 def clicks_of(state: State, users: str) -> dict[str, float]:

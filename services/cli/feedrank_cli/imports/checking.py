@@ -69,7 +69,8 @@ def _doubts_of(topic: str, name: str, column: pa.Array) -> np.ndarray:
     null = _numpy(pc.is_null(column))
     allowed = type(None) in get_args(info.annotation)
     if name.endswith(_JSON):
-        bad = _unreadable(topic, name, column)
+        read = partial(_adapter(topic, name).validate_json, strict=True)
+        bad = _numpy(_refused(column, read))
     else:
         bad = _numpy(_breaks(column, info.annotation, info.metadata))
     return (bad & ~null) | (null & (not allowed))
@@ -129,7 +130,7 @@ def _constraint(column: Any, constraint: Any) -> list[Any]:
     if pattern is not None:
         return _unlike(column, pattern)
     if isinstance(constraint, AfterValidator) and not pa.types.is_timestamp(column.type):
-        return [_refused(column, constraint)]
+        return [_refused(column, TypeAdapter(Annotated[Any, constraint]).validate_python)]
     if type(constraint).__name__ in _TYPES_SEE_TO:
         return []
     raise NotImplementedError(
@@ -137,13 +138,10 @@ def _constraint(column: Any, constraint: Any) -> list[Any]:
     )
 
 
-def _refused(column: Any, constraint: AfterValidator) -> Any:
-    """Where a function of the contract refuses a value; every distinct one is shown to it once."""
+def _refused(column: Any, validate: Callable[[Any], Any]) -> Any:
+    """Where the contract refuses a value, null for null; every distinct one is looked at once."""
     encoded = pc.dictionary_encode(column)
-    adapter = TypeAdapter(Annotated[Any, constraint])
-    bad = [
-        not _accepted(adapter.validate_python, value) for value in encoded.dictionary.to_pylist()
-    ]
+    bad = [not _accepted(validate, value) for value in encoded.dictionary.to_pylist()]
     return pa.array(bad, pa.bool_()).take(encoded.indices)
 
 
@@ -169,15 +167,6 @@ def _unlike(column: Any, pattern: Any) -> list[Any]:
     """Beyond ASCII the two engines of expressions differ in what they take for assigned."""
     matches = pc.match_substring_regex(column, str(pattern))
     return [pc.invert(pc.and_kleene(matches, pc.string_is_ascii(column)))]
-
-
-def _unreadable(topic: str, name: str, column: pa.Array) -> np.ndarray:
-    """Where a JSON text is not what the contract says; every distinct text is read once."""
-    encoded = pc.dictionary_encode(column)
-    adapter = _adapter(topic, name)
-    read = partial(adapter.validate_json, strict=True)
-    bad = [not _accepted(read, text) for text in encoded.dictionary.to_pylist()]
-    return np.array([*bad, True])[_numpy(pc.fill_null(encoded.indices, -1))]
 
 
 def _accepted(validate: Callable[[Any], Any], value: Any) -> bool:
