@@ -10,12 +10,13 @@ from feedrank_core.features.encoding import FeatureSchema, encode_items
 from feedrank_core.runtime.bundle_store import BundleStore
 from feedrank_core.runtime.metrics import Metrics
 from feedrank_trainer.app import make_bundle
+from feedrank_trainer.configuration import TrainingConfig
 from feedrank_trainer.examples import concatenate, read_shard
 from feedrank_trainer.pairs import write_pairs
 from feedrank_trainer.presets import PRESETS
 from feedrank_trainer.run import open_run, train_bundle
 from feedrank_trainer.settings import Settings
-from feedrank_trainer.training import TrainingConfig, fit
+from feedrank_trainer.training import fit
 from trainer_world import AS_OF, NUM_ITEMS, NUM_USERS, write_features
 
 CONFIG = TrainingConfig(epochs=2, batch_size=64, num_uniform=32)

@@ -17,7 +17,8 @@ from feedrank_core.features.encoding import FeatureSchema, encode_items
 from feedrank_trainer.comparison import baselines, measure
 from feedrank_trainer.examples import Shards, write_shard
 from feedrank_trainer.holdout import holdout_from
-from feedrank_trainer.training import TrainingConfig, fit
+from feedrank_trainer.configuration import TrainingConfig
+from feedrank_trainer.training import fit
 
 NUM_ITEMS, ROWS, READERS = 1_000, 1 << 16, 1 << 12
 columns = {"item_id": [str(n) for n in range(NUM_ITEMS)]}

@@ -14,7 +14,7 @@ from feedrank_cli.quality import lightgcn, movielens, published, sequences
 from feedrank_cli.quality.reading import DataError
 from feedrank_cli.quality.task import Task, popularity, run_seed
 from feedrank_core.runtime.home import Home
-from feedrank_trainer.training import TrainingConfig
+from feedrank_trainer.configuration import TrainingConfig
 
 NUM_CIRCLES, CIRCLE = 8, 12
 """Items of a circle are liked by the same readers, or follow each other."""

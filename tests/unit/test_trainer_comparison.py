@@ -13,9 +13,10 @@ from feedrank_core.features.encoding import FeatureSchema, encode_items
 from feedrank_core.models.two_tower import TwoTower
 from feedrank_trainer import comparison
 from feedrank_trainer.comparison import baselines, compare, measure
+from feedrank_trainer.configuration import TrainingConfig
 from feedrank_trainer.examples import InMemory, Log, describe, examples_of
 from feedrank_trainer.holdout import Holdout, binary, matrix, pairs_of
-from feedrank_trainer.training import Epoch, TrainingConfig, fit, snapshot
+from feedrank_trainer.training import Epoch, fit, snapshot
 from scipy import sparse
 
 NUM_READERS, NUM_ITEMS = 37, 90

@@ -11,9 +11,10 @@ from feedrank_core.evaluation.baselines import ItemKnn, Popularity, Scorer
 from feedrank_core.evaluation.bootstrap import interval, paired_difference
 from feedrank_core.models.two_tower import TwoTower
 
+from feedrank_trainer.batching import ItemInputs
 from feedrank_trainer.examples import select
 from feedrank_trainer.holdout import Holdout
-from feedrank_trainer.training import ItemInputs, item_vectors, user_vectors
+from feedrank_trainer.vectors import item_vectors, user_vectors
 
 NDCG_K = 10
 RECALL_K = 20

@@ -6,7 +6,7 @@ has content; baskets are items without order or content; sequences tell what com
 
 from __future__ import annotations
 
-from feedrank_trainer.training import TrainingConfig
+from feedrank_trainer.configuration import TrainingConfig
 
 PRESETS = {
     "feed": TrainingConfig(epochs=6),
@@ -34,6 +34,8 @@ PRESETS = {
         history_dropout=0.0,
         history="sequence",
         temperature=0.07,
+        all_places=True,
+        batch_size=256,
         pool=16,
         patience=4,
     ),

@@ -18,20 +18,16 @@ from feedrank_core.features.encoding import FeatureSchema, encode_items
 from feedrank_core.models.two_tower import TwoTower
 from feedrank_core.runtime.bundle_store import Bundle, BundleStore
 
+from feedrank_trainer.batching import USER_FIELDS, ItemInputs
 from feedrank_trainer.catalogue import Catalogue
 from feedrank_trainer.comparison import baselines, compare, ndcg, towers
+from feedrank_trainer.configuration import TrainingConfig
 from feedrank_trainer.examples import Shards, read_shard, select
 from feedrank_trainer.holdout import holdout_from, triples
 from feedrank_trainer.onnx_export import export_encoders
 from feedrank_trainer.pairs import PAIRS, SCHEMA, SEGMENTS, SUMMARY
 from feedrank_trainer.popularity import popular_lists
-from feedrank_trainer.training import (
-    USER_FIELDS,
-    Epoch,
-    ItemInputs,
-    TrainingConfig,
-    fit,
-)
+from feedrank_trainer.training import Epoch, fit
 
 PARITY_ROWS = 64
 REFIT_EPOCHS = 1

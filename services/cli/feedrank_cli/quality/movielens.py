@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 from feedrank_core.features.encoding import FIRST_WORD, FeatureSchema, encode_items
+from feedrank_trainer.configuration import TrainingConfig
 from feedrank_trainer.examples import InMemory, Log, describe, examples_of
 from feedrank_trainer.holdout import Holdout, binary, matrix, pairs_of
-from feedrank_trainer.training import TrainingConfig
 from scipy import sparse
 
 from feedrank_cli.quality.reading import DataError

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from feedrank_core.evaluation.baselines import Popularity
 from feedrank_core.features.encoding import FeatureSchema
+from feedrank_trainer.batching import ItemInputs, Source
 from feedrank_trainer.comparison import measure, ndcg, towers
+from feedrank_trainer.configuration import TrainingConfig
 from feedrank_trainer.examples import Examples
 from feedrank_trainer.holdout import Holdout, binary, matrix, pairs_of
-from feedrank_trainer.training import Epoch, ItemInputs, Source, TrainingConfig, fit
+from feedrank_trainer.training import Epoch, fit
 
 MAX_VALIDATED = 5000
 """Readers that early stopping asks: enough to tell epochs apart, in seconds."""

@@ -1,7 +1,8 @@
 """Two towers and their loss: sampled softmax, corrected for how negatives were drawn.
 
-B examples, P positives of theirs (one or more each), U distinct items of a batch, C columns: M
-uniform negatives, and the P positives before them where they are each other's negatives.
+B histories, Q queries made of them, P positives of theirs (one or more each), U distinct items of a
+batch, C columns: M uniform negatives, and the P positives before them where they are each other's
+negatives. A history makes one query, now, unless it is asked at several places.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from feedrank_core.features.encoding import FeatureSchema
 from feedrank_core.models.bag_tower import BagTower
 from feedrank_core.models.item_tower import ItemTower
-from feedrank_core.models.sequence_tower import SequenceTower
+from feedrank_core.models.sequence_tower import Asked, SequenceTower
 from feedrank_core.models.user_tower import UserTower
 
 MASKED_LOGIT = -1e9
@@ -25,10 +26,11 @@ MASKED_LOGIT = -1e9
 class Batch:
     """One step's work, on items by their place among the batch's distinct items.
 
-    Shapes: item_inputs (U, ...); user_inputs (B, ...) without `history_vectors`; history (B, L)
-    int64 into U; positive (P,) int64 into U; row (P,) int64 into B, whose positive it is; negative
-    (M,) int64 into U; log_q (U,) float32, the log of the expected number of columns that hold the
-    item; user (B,) int64 tells readers apart. `in_batch`: the positives are columns too.
+    Shapes: item_inputs (U, ...); user_inputs without `history_vectors`, (B, ...) for histories and
+    (Q, ...) for profiles; history (B, L) int64 into U; positive (P,) int64 into U; row (P,) int64
+    into Q, whose positive it is; negative (M,) int64 into U; log_q (U,) float32, the log of the
+    expected number of columns that hold the item; user (B,) int64 tells readers apart. `in_batch`:
+    the positives are columns too. `asked` says which places are asked; None asks each history now.
     """
 
     item_inputs: dict[str, Tensor]
@@ -40,6 +42,11 @@ class Batch:
     log_q: Tensor
     user: Tensor
     in_batch: bool = True
+    asked: Asked | None = None
+
+    def history_of(self, row: Tensor) -> Tensor:
+        """The histories of some queries. Shapes: any, int64 into Q, to the same into B."""
+        return row if self.asked is None else self.asked.history[row]
 
 
 USER_TOWERS = {"attention": UserTower, "bag": BagTower, "sequence": SequenceTower}
@@ -74,31 +81,33 @@ class TwoTower(nn.Module):
 
         Where the positives are columns too, theirs are corrected alike; where they are not, a
         positive is certain to be there and is not corrected.
-        Shapes: (P,), (B, C), (B, C) bool.
+        Shapes: (P,), (Q, C), (Q, C) bool.
         """
         item_UD = self.items(**batch.item_inputs)
         mask_BL1 = batch.user_inputs["history_mask"].unsqueeze(2)
         # index_select of the flat ids: its gradient is one index_add, deterministic on a CPU.
         shape = (*batch.history.shape, item_UD.shape[1])
         history_BLD = item_UD.index_select(0, batch.history.flatten()).view(shape) * mask_BL1
-        user_BD = self.log_scale.exp() * self.users(
-            history_vectors=history_BLD, **batch.user_inputs
-        )
+        inputs = {"history_vectors": history_BLD, **batch.user_inputs}
+        asked = batch.asked
+        user_QD = self.users(**inputs) if asked is None else self.users.at(asked, **inputs)
+        user_QD = self.log_scale.exp() * user_QD
         positive_PD = item_UD.index_select(0, batch.positive)
-        own_P = (user_BD.index_select(0, batch.row) * positive_PD).sum(dim=1)
+        own_P = (user_QD.index_select(0, batch.row) * positive_PD).sum(dim=1)
         column_C = batch.negative
         if batch.in_batch:
             own_P = own_P - batch.log_q[batch.positive]
             column_C = torch.cat([batch.positive, batch.negative])
-        score_BC = user_BD @ item_UD.index_select(0, column_C).T - batch.log_q[column_C]
-        return own_P, score_BC, known_positives(batch, column_C, len(item_UD))
+        score_QC = user_QD @ item_UD.index_select(0, column_C).T - batch.log_q[column_C]
+        known_BC = known_positives(batch, column_C, len(item_UD))
+        return own_P, score_QC, known_BC if asked is None else known_BC[asked.history]
 
 
 def known_positives(batch: Batch, column_C: Tensor, num_items: int) -> Tensor:
-    """True where a column is no negative of the row.
+    """True where a column is no negative of the history.
 
     That is: a positive of the same reader in this batch, wherever it is met, and an item of the
-    reader's history. Shapes: (B, C) bool.
+    history. Shapes: (B, C) bool.
     """
     num_rows = len(batch.history)
     own_BU = torch.zeros(num_rows, num_items, dtype=torch.bool)
@@ -106,12 +115,14 @@ def known_positives(batch: Batch, column_C: Tensor, num_items: int) -> Tensor:
     present_BL = batch.user_inputs["history_mask"] > 0
     own_BU[rows_BL[present_BL], batch.history[present_BL]] = True
     same_reader_BB = batch.user.unsqueeze(1) == batch.user.unsqueeze(0)
-    reader_S, positive_S = same_reader_BB.index_select(1, batch.row).nonzero(as_tuple=True)
+    reader_S, positive_S = same_reader_BB.index_select(1, batch.history_of(batch.row)).nonzero(
+        as_tuple=True
+    )
     own_BU[reader_S, batch.positive[positive_S]] = True
     return own_BU.index_select(1, column_C)
 
 
-def sampled_softmax(own_P: Tensor, score_BC: Tensor, hidden_BC: Tensor, row_P: Tensor) -> Tensor:
+def sampled_softmax(own_P: Tensor, score_QC: Tensor, hidden_QC: Tensor, row_P: Tensor) -> Tensor:
     """Cross-entropy of each positive among its row's negatives.
 
     Those of one row do not compete, and the n of a row weigh sqrt(n) together: readers with much to
@@ -120,7 +131,7 @@ def sampled_softmax(own_P: Tensor, score_BC: Tensor, hidden_BC: Tensor, row_P: T
     Source: Yi et al. 2019, Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
     Recommendations, for the correction by log q.
     """
-    others_B = score_BC.masked_fill(hidden_BC, MASKED_LOGIT).logsumexp(dim=1)
-    loss_P = nn.functional.softplus(others_B.index_select(0, row_P) - own_P)
+    others_Q = score_QC.masked_fill(hidden_QC, MASKED_LOGIT).logsumexp(dim=1)
+    loss_P = nn.functional.softplus(others_Q.index_select(0, row_P) - own_P)
     weight_P = torch.bincount(row_P).rsqrt().index_select(0, row_P)
     return (loss_P * weight_P).sum() / weight_P.sum()

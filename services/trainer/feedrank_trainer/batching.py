@@ -1,0 +1,172 @@
+"""Batches of a source's examples, on the distinct items that each needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from feedrank_core.models.sequence_tower import Asked
+from feedrank_core.models.two_tower import Batch
+
+from feedrank_trainer.configuration import TrainingConfig
+from feedrank_trainer.examples import Examples, concatenate, select
+from feedrank_trainer.windows import Windows, newest_before
+
+ItemInputs = dict[str, np.ndarray]
+HISTORY_FIELDS = ("history", "history_actions", "history_ages_s")
+PROFILE_FIELDS = ("profile", "interests", "dense")
+USER_FIELDS = (*HISTORY_FIELDS[1:], *PROFILE_FIELDS)
+
+
+class Source(Protocol):
+    """Where examples come from: memory or shards."""
+
+    def pieces(self, rng: np.random.Generator) -> Iterator[Examples]:
+        """Shuffled pieces that fit in memory."""
+        ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """Examples of one step, (Q, ...), and the histories they lie in, (B, ...).
+
+    Without `window` each example has its own. Shapes: window (Q,) int64 into B.
+    """
+
+    examples: Examples
+    histories: Examples
+    window: np.ndarray | None = None
+
+
+def steps(source: Source, config: TrainingConfig, rng: np.random.Generator) -> Iterator[Step]:
+    """One pass over the source."""
+    pieces = source.pieces(rng)
+    return windowed(pieces, config, rng) if config.all_places else single(pieces, config, rng)
+
+
+def windowed(
+    pieces: Iterator[Examples], config: TrainingConfig, rng: np.random.Generator
+) -> Iterator[Step]:
+    """Steps of `batch_size` windows; the last of a piece may be short."""
+    for piece in pieces:
+        windows = Windows.of(piece)
+        shuffled = rng.permutation(len(windows.last))
+        for some in pooled(piece["history"][windows.last[shuffled]], config, rng):
+            chosen = shuffled[some]
+            rows, window = windows.members(chosen)
+            yield Step(select(piece, rows), select(piece, windows.last[chosen]), window)
+
+
+def single(
+    pieces: Iterator[Examples], config: TrainingConfig, rng: np.random.Generator
+) -> Iterator[Step]:
+    """Steps of one size; what is left of a piece joins the next, the last may be short."""
+    rest: Examples | None = None
+    for piece in pieces:
+        joined = piece if rest is None else concatenate([rest, piece])
+        count = len(joined["user"])
+        whole = count - count % config.batch_size
+        for rows in pooled(joined["history"][:whole], config, rng):
+            examples = select(joined, rows)
+            yield Step(examples, examples)
+        rest = select(joined, np.arange(whole, count))
+    if rest is not None and len(rest["user"]) > 1:
+        yield Step(rest, rest)
+
+
+def pooled(
+    history: np.ndarray, config: TrainingConfig, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """The rows of each batch: long histories together, so that short ones need no padding."""
+    rows, size = np.arange(len(history)), config.batch_size
+    starts = rows[::size]
+    if config.pool > 1:
+        length = (history >= 0).sum(axis=1)
+        pools = np.split(rows, rows[config.pool * size :: config.pool * size])
+        rows = np.concatenate([pool[np.argsort(length[pool], kind="stable")] for pool in pools])
+        starts = rng.permutation(starts)
+    for start in starts:
+        yield rows[start : start + size]
+
+
+def log_frequencies(source: Source, num_items: int, config: TrainingConfig) -> np.ndarray:
+    """Log of the expected columns of a batch that hold each item. Shapes: (N,) float32."""
+    uniform = config.num_uniform / num_items
+    if not config.in_batch:
+        return np.full(num_items, np.log(uniform), np.float32)
+    counts, num_histories = np.zeros(num_items), 0
+    for piece in source.pieces(np.random.default_rng(0)):
+        positive = piece["positive"]
+        counts += np.bincount(positive[positive >= 0], minlength=num_items)
+        num_histories += len(Windows.of(piece).last if config.all_places else positive)
+    in_batch = config.batch_size * counts / max(1, num_histories)
+    return np.log(in_batch + uniform).astype(np.float32)
+
+
+def assemble(
+    step: Step,
+    items: ItemInputs,
+    log_q_N: np.ndarray,
+    *,
+    config: TrainingConfig,
+    rng: np.random.Generator,
+) -> Batch:
+    """The step on its distinct items, with shared uniform negatives drawn."""
+    num_items = len(log_q_N)
+    histories = shortened(step.histories)
+    negative = rng.integers(0, num_items, config.num_uniform)
+    positives = step.examples["positive"].reshape(len(step.examples["user"]), -1)
+    row, _ = np.nonzero(positives >= 0)
+    positive = positives[positives >= 0]
+    history = histories["history"]
+    mask = (history >= 0) & (rng.random(history.shape) >= config.history_dropout)
+    needed = np.concatenate([history[mask], positive, negative])
+    distinct, place = np.unique(needed, return_inverse=True)
+    local = np.zeros(history.shape, np.int64)
+    local[mask] = place[: mask.sum()]
+    rest = place[mask.sum() :]
+    users = {name: torch.from_numpy(histories[name]) for name in HISTORY_FIELDS[1:]}
+    users |= {name: torch.from_numpy(step.examples[name]) for name in PROFILE_FIELDS}
+    users["history_mask"] = torch.from_numpy(mask.astype(np.float32))
+    return Batch(
+        item_inputs=gather_items(items, distinct),
+        user_inputs=users,
+        history=torch.from_numpy(local),
+        positive=torch.from_numpy(rest[: len(positive)]),
+        row=torch.from_numpy(row),
+        negative=torch.from_numpy(rest[len(positive) :]),
+        log_q=torch.from_numpy(log_q_N[distinct]),
+        user=torch.from_numpy(histories["user"]),
+        in_batch=config.in_batch,
+        asked=None if step.window is None else asked_of(step, histories, step.window),
+    )
+
+
+def asked_of(step: Step, histories: Examples, window: np.ndarray) -> Asked:
+    """Where in its window's history each example lies."""
+    age_s = (histories["at_s"][window] - step.examples["at_s"]).astype(np.float32)
+    ages, is_there = histories["history_ages_s"][window], histories["history"][window] >= 0
+    return Asked(
+        history=torch.from_numpy(window),
+        place=torch.from_numpy(newest_before(ages, is_there, age_s)),
+        age_s=torch.from_numpy(age_s),
+    )
+
+
+def shortened(examples: Examples) -> Examples:
+    """The examples with histories as wide as the longest of them, and one place at least."""
+    used = np.flatnonzero((examples["history"] >= 0).any(axis=0))
+    first = int(used[0]) if len(used) else examples["history"].shape[1] - 1
+    return examples | {name: examples[name][:, first:] for name in HISTORY_FIELDS}
+
+
+def gather_items(items: ItemInputs, rows: np.ndarray) -> dict[str, torch.Tensor]:
+    """Item inputs of some rows, text cut to the longest of them."""
+    gathered = {name: values[rows] for name, values in items.items()}
+    for bag in ("text", "tags"):
+        longest = max(1, int((gathered[bag] != 0).sum(axis=1).max(initial=1)))
+        gathered[bag] = gathered[bag][:, :longest]
+    return {name: torch.from_numpy(values) for name, values in gathered.items()}
