@@ -15,6 +15,10 @@ from feedrank_core.features.encoding import FeatureSchema
 FIELD_DIM = 16
 TEXT_DIM = 32
 HIDDEN_DIM = 128
+CONTENT_WEIGHT = 0.1
+"""Of the content beside the id: an MLP moves all items at each step, an id when its item is met."""
+LONGEST_MEAN = 100
+"""Batches that the mean of all items' content is taken over."""
 ID_DROPOUT = 0.1
 """Share of items shown without their id in training, so that content alone must do (DropoutNet,
 Volkovs et al. 2017)."""
@@ -41,6 +45,29 @@ def finished(vector_BD: Tensor, *, cosine: bool) -> Tensor:
     return nn.functional.normalize(vector_BD, dim=1) if cosine else vector_BD
 
 
+class Centred(nn.Module):
+    """Takes off what all items have in common, which tells none from another.
+
+    It would outgrow the ids: each step moves it, and an id only when its item is met. Serving
+    takes off the mean that training last knew.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("num_batches", torch.zeros(()))
+
+    def forward(self, content_ND: Tensor) -> Tensor:
+        """Shapes: (N, D)."""
+        if not self.training:
+            return content_ND - self.mean
+        mean_D = content_ND.mean(dim=0)
+        with torch.no_grad():
+            self.num_batches += 1
+            self.mean += (mean_D - self.mean) / self.num_batches.clamp(max=LONGEST_MEAN)
+        return content_ND - mean_D
+
+
 class ItemTower(nn.Module):
     """Content through an MLP, plus the id's embedding past it.
 
@@ -65,6 +92,7 @@ class ItemTower(nn.Module):
         self.content = nn.Sequential(
             nn.Linear(width, HIDDEN_DIM), nn.GELU(), nn.Linear(HIDDEN_DIM, EMBEDDING_DIM)
         )
+        self.centred = Centred(EMBEDDING_DIM)
 
     def forward(
         self,
@@ -94,4 +122,5 @@ class ItemTower(nn.Module):
             vector_mask,
             dense,
         ]
-        return finished(id_ND + self.content(torch.cat(fields, dim=1)), cosine=self.cosine)
+        content_ND = self.content(torch.cat(fields, dim=1))
+        return finished(id_ND + CONTENT_WEIGHT * self.centred(content_ND), cosine=self.cosine)

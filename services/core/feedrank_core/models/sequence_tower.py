@@ -119,6 +119,9 @@ class SequenceTower(nn.Module):
         self.blocks = nn.ModuleList(Block(dropout) for _ in range(NUM_BLOCKS))
         self.norm = nn.LayerNorm(EMBEDDING_DIM)
         self.dropout = nn.Dropout(dropout)
+        # What all readers have in common must not outshout what each has read before it is learned.
+        for said_of_all in (self.kinds.weight, self.waits.weight, *self.of_profile.parameters()):
+            nn.init.zeros_(said_of_all)
 
     def forward(
         self,
