@@ -152,3 +152,16 @@ def test_an_untrained_tower_ranks_first_what_is_like_the_newest_half_of_a_histor
     inputs = encode_users(schema, {"user_id": ["u"]}, history, now_s=0.0)
     user = model.users(**{name: torch.from_numpy(value) for name, value in inputs.items()})[0]
     assert user @ later > user @ earlier > user @ neither
+
+
+@pytest.mark.parametrize("absent", [("image_vector",), ("text_vector", "image_vector")])
+def test_vectors_that_no_item_has_may_be_left_out(absent):
+    torch.manual_seed(0)
+    schema = FeatureSchema()
+    model = TwoTower(schema, dropout=0.0, id_dropout=0.0).eval()
+    columns = {"item_id": ["a", "b"], "text_vector": np.ones((2, 64))}
+    if "text_vector" in absent:
+        columns.pop("text_vector")
+    inputs = {k: torch.from_numpy(v) for k, v in encode_items(schema, columns).items()}
+    without = {k: v[:, :0] if k in absent else v for k, v in inputs.items()}
+    torch.testing.assert_close(model.items(**without), model.items(**inputs))

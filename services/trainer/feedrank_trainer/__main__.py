@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -42,19 +43,31 @@ def pairs(as_of: AsOf, run: Run) -> None:
 def train(
     as_of: AsOf, run: Run, seed: int = 0, epochs: Annotated[int | None, typer.Option(min=1)] = None
 ) -> None:
-    """Train the towers and seal a bundle; its id is the last line of stdout."""
+    """Train the towers and seal a bundle; its id is the last line of stdout.
+
+    A try that was killed is taken up where it was. Several processes train together under
+    `python -m torch.distributed.run --nproc-per-node N -m feedrank_trainer train`.
+    """
     from feedrank_trainer.app import make_bundle
+    from feedrank_trainer.checkpoint import CheckpointError
+    from feedrank_trainer.ranks import joined
     from feedrank_trainer.run import RunError
+    from feedrank_trainer.training import DeviceError
 
     datetime.fromisoformat(as_of)
     settings, metrics = Settings.at_start(), Metrics("trainer")
     try:
-        with probes(metrics, lambda: None, settings.host, settings.port):
-            bundle = make_bundle(settings, run, metrics, seed=seed, epochs=epochs)
-    except RunError as error:
+        with ExitStack() as stack:
+            ranks = stack.enter_context(joined())
+            if ranks.is_first:
+                at = (settings.host, settings.port)
+                stack.enter_context(probes(metrics, lambda: None, *at))
+            bundle = make_bundle(settings, run, metrics, seed=seed, epochs=epochs, ranks=ranks)
+    except (RunError, CheckpointError, DeviceError) as error:
         typer.echo(f"feedrank_trainer: {error}", err=True)
         raise typer.Exit(1) from error
-    typer.echo(json.dumps({"bundle_id": bundle.bundle_id}))
+    if bundle is not None:
+        typer.echo(json.dumps({"bundle_id": bundle.bundle_id}))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from feedrank_core.runtime.metrics import Metrics
 from feedrank_trainer.pairs import write_pairs
 from feedrank_trainer.presets import PRESETS
 from feedrank_trainer.progress import counted, epoch_report
-from feedrank_trainer.run import open_run, train_bundle
+from feedrank_trainer.ranks import Ranks
+from feedrank_trainer.run import Place, open_run, train_bundle
 from feedrank_trainer.settings import Settings
 from feedrank_trainer.training import Epoch
 
@@ -35,10 +36,19 @@ def make_pairs(settings: Settings, run: Path, as_of: datetime, metrics: Metrics)
 
 
 def make_bundle(
-    settings: Settings, run: Path, metrics: Metrics, *, seed: int, epochs: int | None
-) -> Bundle:
-    """Train on the run's examples; the bundle's id is also left in the run's folder."""
-    torch.set_num_threads(settings.threads)
+    settings: Settings,
+    run: Path,
+    metrics: Metrics,
+    *,
+    seed: int,
+    epochs: int | None,
+    ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+) -> Bundle | None:
+    """Train on the run's examples; the bundle's id is also left in the run's folder.
+
+    A try that was killed is taken up after its last whole epoch. None on all ranks but the first.
+    """
+    torch.set_num_threads(max(1, settings.threads // ranks.size))
     home = settings.place
     preset = PRESETS[settings.preset]
     config = replace(
@@ -52,8 +62,9 @@ def make_bundle(
     with epoch_report(config.epochs) as show:
 
         def report(epoch: Epoch) -> None:
-            counted(metrics, epoch)
-            show(epoch)
+            if ranks.is_first:
+                counted(metrics, epoch)
+                show(epoch)
 
         bundle = train_bundle(
             prepared,
@@ -62,7 +73,10 @@ def make_bundle(
             seed=seed,
             offsets=read_offsets(run),
             report=report,
+            place=Place(settings.device, ranks, folder=run),
         )
+    if bundle is None:
+        return None
     write_atomically(run / BUNDLE, orjson.dumps({"bundle_id": bundle.bundle_id}))
     return bundle
 

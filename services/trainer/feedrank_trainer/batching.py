@@ -13,6 +13,7 @@ from feedrank_core.models.two_tower import Batch
 
 from feedrank_trainer.configuration import TrainingConfig
 from feedrank_trainer.examples import Examples, concatenate, select
+from feedrank_trainer.ranks import Ranks
 from feedrank_trainer.windows import Windows, newest_before
 
 ItemInputs = dict[str, np.ndarray]
@@ -92,7 +93,9 @@ def pooled(
         yield rows[start : start + size]
 
 
-def log_frequencies(source: Source, num_items: int, config: TrainingConfig) -> np.ndarray:
+def log_frequencies(
+    source: Source, num_items: int, config: TrainingConfig, ranks: Ranks
+) -> np.ndarray:
     """Log of the expected columns of a batch that hold each item. Shapes: (N,) float32."""
     uniform = config.num_uniform / num_items
     if not config.in_batch:
@@ -102,7 +105,8 @@ def log_frequencies(source: Source, num_items: int, config: TrainingConfig) -> n
         positive = piece["positive"]
         counts += np.bincount(positive[positive >= 0], minlength=num_items)
         num_histories += len(Windows.of(piece).last if config.all_places else positive)
-    in_batch = config.batch_size * counts / max(1, num_histories)
+    total = ranks.sum(np.append(counts, num_histories))
+    in_batch = config.batch_size * total[:-1] / max(1, total[-1])
     return np.log(in_batch + uniform).astype(np.float32)
 
 
@@ -161,6 +165,17 @@ def shortened(examples: Examples) -> Examples:
     used = np.flatnonzero((examples["history"] >= 0).any(axis=0))
     first = int(used[0]) if len(used) else examples["history"].shape[1] - 1
     return examples | {name: examples[name][:, first:] for name in HISTORY_FIELDS}
+
+
+def without_absent(items: ItemInputs) -> ItemInputs:
+    """The inputs without vectors that no item has, so that no step carries zeros for them."""
+    has_text, has_image = items["vector_mask"].any(axis=0)
+    found = dict(items)
+    if not has_image:
+        found["image_vector"] = items["image_vector"][:, :0]
+        if not has_text:
+            found["text_vector"] = items["text_vector"][:, :0]
+    return found
 
 
 def gather_items(items: ItemInputs, rows: np.ndarray) -> dict[str, torch.Tensor]:

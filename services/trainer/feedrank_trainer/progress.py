@@ -24,14 +24,15 @@ def epoch_report(num_epochs: int, console: Console | None = None) -> Iterator[Ca
         task = progress.add_task("training", total=num_epochs)
 
         def advance(epoch: Epoch) -> None:
-            progress.update(task, advance=1, description=line(epoch))
+            progress.update(task, completed=epoch.number, description=line(epoch))
 
         yield advance
 
 
 def counted(metrics: Metrics, epoch: Epoch) -> None:
     """Let `/metrics` tell of the epoch."""
-    metrics.counter("epochs_total").inc()
+    if not epoch.is_resumed:
+        metrics.counter("epochs_total").inc()
     metrics.gauge("steps").set(epoch.steps)
     metrics.gauge("loss").set(epoch.loss)
     if epoch.score is not None:
@@ -42,4 +43,6 @@ def line(epoch: Epoch) -> str:
     """One epoch in words."""
     score = "" if epoch.score is None else f", NDCG on the later slice {epoch.score:.4f}"
     number = f"epoch {epoch.number} ({epoch.steps} steps)"
+    if epoch.is_resumed:
+        number = f"resumed after {number}, which an earlier try ran"
     return f"{number}: loss {epoch.loss:.3f}{score}, {epoch.elapsed_s:.1f} s"

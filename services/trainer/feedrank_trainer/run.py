@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 from feedrank_core.contracts.bundle import Manifest, Part, PopularLists, Stage
 from feedrank_core.contracts.features import Table
 from feedrank_core.features.encoding import FeatureSchema, encode_items
@@ -20,6 +22,7 @@ from feedrank_core.runtime.bundle_store import Bundle, BundleStore
 
 from feedrank_trainer.batching import USER_FIELDS, ItemInputs
 from feedrank_trainer.catalogue import Catalogue
+from feedrank_trainer.checkpoint import Checkpoint
 from feedrank_trainer.comparison import baselines, compare, ndcg, towers
 from feedrank_trainer.configuration import TrainingConfig
 from feedrank_trainer.examples import Shards, read_shard, select
@@ -27,6 +30,7 @@ from feedrank_trainer.holdout import holdout_from, triples
 from feedrank_trainer.onnx_export import export_encoders
 from feedrank_trainer.pairs import PAIRS, SCHEMA, SEGMENTS, SUMMARY
 from feedrank_trainer.popularity import popular_lists
+from feedrank_trainer.ranks import Ranks
 from feedrank_trainer.training import Epoch, fit
 
 PARITY_ROWS = 64
@@ -37,8 +41,37 @@ The refitted towers cannot be measured on what they then have seen; the manifest
 """
 
 
+CHECKPOINTS = ("training", "refit")
+FOOTER_BYTES = 1 << 16
+
+
 class RunError(RuntimeError):
     """A run cannot go on; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where towers are trained: on which device, and by which of how many processes.
+
+    Checkpoints lie in `folder` until the bundle is sealed; without one there are none.
+    """
+
+    device: str = "cpu"
+    ranks: Ranks = field(default_factory=Ranks)
+    folder: Path | None = None
+
+    def require_room_for(self, shards: tuple[Path, ...]) -> None:
+        """Raises: RunError where these processes cannot train together."""
+        size = self.ranks.size
+        if size > 1 and self.device != "cpu":
+            raise RunError(f"{size} processes train together on cpu alone, not on {self.device}")
+        if len(shards) < size:
+            raise RunError(f"{size} processes cannot share {len(shards)} shards: start fewer")
+
+    def checkpoint(self, name: str, *, made_for: dict[str, str]) -> Checkpoint | None:
+        """The checkpoint of that name."""
+        folder = self.folder
+        return None if folder is None else Checkpoint(folder / f"{name}.checkpoint", made_for)
 
 
 @dataclass(frozen=True)
@@ -82,8 +115,13 @@ def train_bundle(
     seed: int,
     offsets: dict[str, int],
     report: Callable[[Epoch], None] = lambda epoch: None,
-) -> Bundle:
-    """Fit on what came before the cuts, measure on what came after, refit, seal."""
+    place: Place = Place(),
+) -> Bundle | None:
+    """Fit on what came before the cuts, measure on what came after, refit, seal.
+
+    None on all ranks but the first, which alone measures and writes. Raises: RunError, DeviceError.
+    """
+    place.require_room_for(prepared.shards)
     stop_s, test_s = prepared.cuts_s
     num_items = len(prepared.catalogue.item_key)
     early, late = (
@@ -91,17 +129,22 @@ def train_bundle(
         for start, stop in ((stop_s, test_s), (test_s, np.inf))
     )
     items, _ = items_as_of(prepared, stop_s)
+    shards = place.ranks.share(prepared.shards)
+    first, second = (place.checkpoint(name, made_for=fingerprint(prepared)) for name in CHECKPOINTS)
     model = fit(
-        Shards(prepared.shards, stop_s=stop_s) if early else Shards(prepared.shards),
+        Shards(shards, stop_s=stop_s) if early else Shards(shards),
         items,
         prepared.schema,
         config=config,
         seed=seed,
         validate=None if early is None else lambda model: ndcg(early, model, items),
         report=report,
+        device=place.device,
+        ranks=place.ranks,
+        checkpoint=first,
     )
     metrics: dict[str, dict[str, float]] = {}
-    if late is not None:
+    if late is not None and place.ranks.is_first:
         contenders = {"two_tower": towers(late, model, items), **baselines(late)}
         metrics = compare(late, contenders, seed=seed)
     items, trained_N = items_as_of(prepared, np.inf)
@@ -110,9 +153,21 @@ def train_bundle(
         # At the rate where the training ended: a larger one would undo what it settled on.
         last = config.learning_rate * config.last_learning_rate
         again = replace(config, epochs=refit_epochs, learning_rate=last, last_learning_rate=1.0)
-        everything = Shards(prepared.shards)
-        model = fit(everything, items, prepared.schema, config=again, seed=seed, start=model)
-    return write_bundle(
+        everything = Shards(shards)
+        model = fit(
+            everything,
+            items,
+            prepared.schema,
+            config=again,
+            seed=seed,
+            start=model,
+            device=place.device,
+            ranks=place.ranks,
+            checkpoint=second,
+        )
+    if not place.ranks.is_first:
+        return None
+    bundle = write_bundle(
         prepared,
         store,
         model,
@@ -123,6 +178,25 @@ def train_bundle(
         seed=seed,
         offsets=offsets,
     )
+    for checkpoint in (first, second):
+        if checkpoint is not None:
+            checkpoint.remove()
+    return bundle
+
+
+def fingerprint(prepared: Prepared) -> dict[str, str]:
+    """What tells these examples and this catalogue from others, without reading all of them.
+
+    The end of a Parquet file holds the sizes and the bounds of its columns.
+    """
+    examples = xxhash.xxh3_64()
+    for path in prepared.shards:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - FOOTER_BYTES))
+            examples.update(f"{path.name} {size} ".encode() + file.read())
+    catalogue = xxhash.xxh3_64(np.ascontiguousarray(prepared.catalogue.item_key))
+    return {"examples": examples.hexdigest(), "catalogue": catalogue.hexdigest()}
 
 
 def items_as_of(prepared: Prepared, before_s: float) -> tuple[ItemInputs, np.ndarray]:

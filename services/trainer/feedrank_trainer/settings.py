@@ -25,4 +25,6 @@ class Settings(InstallationSettings):
     max_steps: int = Field(default=20_000, ge=1)
     """Batches at most, however large the log: ten million examples, some ten minutes on 2 cores."""
     threads: int = Field(default=2, ge=1)
-    """Of torch."""
+    """Of torch, in all processes that train together."""
+    device: str = Field(default="cpu", pattern=r"^(cpu|(cuda|mps|xpu)(:\d+)?)$")
+    """What computes: `cpu`, `cuda`, `cuda:1`; one that is not there ends the run."""

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import torch
 from feedrank_core.models.two_tower import TwoTower
+from torch import Tensor, nn
 
 from feedrank_trainer.batching import USER_FIELDS, ItemInputs, gather_items, shortened
 from feedrank_trainer.examples import Examples, select
@@ -17,7 +18,11 @@ def item_vectors(model: TwoTower, items: ItemInputs, *, chunk: int = 8192) -> np
     """Vectors of the whole catalogue. Shapes: (N, D) float32."""
     rows = np.arange(len(items["id_buckets"]))
     parts = np.array_split(rows, max(1, math.ceil(len(rows) / chunk)))
-    return np.concatenate([model.items(**gather_items(items, part)).numpy() for part in parts])
+    return np.concatenate([_vectors(model, model.items, gather_items(items, p)) for p in parts])
+
+
+def _vectors(model: TwoTower, tower: nn.Module, inputs: dict[str, Tensor]) -> np.ndarray:
+    return tower(**{name: value.to(model.device) for name, value in inputs.items()}).cpu().numpy()
 
 
 @torch.no_grad()
@@ -34,5 +39,5 @@ def user_vectors(
         inputs = {name: torch.from_numpy(part[name]) for name in USER_FIELDS}
         inputs["history_vectors"] = torch.from_numpy(history.astype(np.float32))
         inputs["history_mask"] = torch.from_numpy(mask.astype(np.float32))
-        found.append(model.users(**inputs).numpy())
+        found.append(_vectors(model, model.users, inputs))
     return np.concatenate(found)

@@ -24,9 +24,14 @@ ID_DROPOUT = 0.1
 Volkovs et al. 2017)."""
 
 
-def table(num_rows: int, dim: int, *, padding: int | None = 0) -> nn.Embedding:
-    """An embedding table that starts small, so that unseen rows say little."""
-    embedding = nn.Embedding(num_rows, dim, padding_idx=padding)
+def table(
+    num_rows: int, dim: int, *, padding: int | None = 0, sparse: bool = False
+) -> nn.Embedding:
+    """An embedding table that starts small, so that unseen rows say little.
+
+    The gradient of a sparse one holds the rows of a batch alone.
+    """
+    embedding = nn.Embedding(num_rows, dim, padding_idx=padding, sparse=sparse)
     nn.init.normal_(embedding.weight, std=0.05)
     if padding is not None:
         with torch.no_grad():
@@ -81,11 +86,11 @@ class ItemTower(nn.Module):
         super().__init__()
         self.cosine = cosine
         self.id_dropout = id_dropout
-        self.ids = table(schema.num_id_buckets, EMBEDDING_DIM, padding=None)
+        self.ids = table(schema.num_id_buckets, EMBEDDING_DIM, padding=None, sparse=True)
         self.types = table(len(schema.item_types) + 2, FIELD_DIM)
         self.categories = table(len(schema.categories) + 2, FIELD_DIM)
         self.languages = table(len(schema.languages) + 2, FIELD_DIM)
-        self.creators = table(schema.num_creator_buckets, FIELD_DIM)
+        self.creators = table(schema.num_creator_buckets, FIELD_DIM, sparse=True)
         self.tags = table(schema.num_tag_buckets, FIELD_DIM)
         self.text = table(schema.num_text_buckets, TEXT_DIM)
         width = 5 * FIELD_DIM + TEXT_DIM + TEXT_VECTOR_DIM + IMAGE_VECTOR_DIM + 3
@@ -106,7 +111,11 @@ class ItemTower(nn.Module):
         vector_mask: Tensor,
         dense: Tensor,
     ) -> Tensor:
-        """The vectors. Shapes: (N, D)."""
+        """The vectors.
+
+        Vectors that no item of a catalogue has may be left out: both, (N, 0), or the image's.
+        Shapes: (N, D).
+        """
         if self.training and self.id_dropout > 0:
             id_weight = id_weight * (torch.rand_like(id_weight) >= self.id_dropout)
         id_ND = self.ids(id_buckets).sum(dim=1) * id_weight
@@ -117,10 +126,16 @@ class ItemTower(nn.Module):
             self.creators(categorical[:, 3]),
             mean_of_bag(self.tags, tags),
             mean_of_bag(self.text, text),
-            text_vector * vector_mask[:, :1],
-            image_vector * vector_mask[:, 1:],
             vector_mask,
             dense,
+            text_vector * vector_mask[:, :1],
+            image_vector * vector_mask[:, 1:],
         ]
-        content_ND = self.content(torch.cat(fields, dim=1))
+        field_NW = torch.cat(fields, dim=1)
+        first, *others = self.content
+        content_ND = nn.functional.linear(
+            field_NW, first.weight[:, : field_NW.shape[1]], first.bias
+        )
+        for layer in others:
+            content_ND = layer(content_ND)
         return finished(id_ND + CONTENT_WEIGHT * self.centred(content_ND), cosine=self.cosine)

@@ -39,6 +39,10 @@ class Asked:
     place: Tensor
     age_s: Tensor
 
+    def to(self, device: torch.device) -> Asked:
+        """The same on a device."""
+        return Asked(self.history.to(device), self.place.to(device), self.age_s.to(device))
+
 
 class Block(nn.Module):
     """Attention and a feed-forward layer, each normalised before and added after (pre-norm).

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,16 @@ class Batch:
     in_batch: bool = True
     asked: Asked | None = None
 
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+
+        def moved(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: one.to(device) for name, one in value.items()}
+            return value.to(device) if isinstance(value, Tensor | Asked) else value
+
+        return Batch(**{name: moved(value) for name, value in vars(self).items()})
+
     def history_of(self, row: Tensor) -> Tensor:
         """The histories of some queries. Shapes: any, int64 into Q, to the same into B."""
         return row if self.asked is None else self.asked.history[row]
@@ -75,6 +86,11 @@ class TwoTower(nn.Module):
         self.users = USER_TOWERS[history](schema, dropout=dropout, cosine=cosine)
         scale = torch.tensor(-math.log(temperature) if cosine else 0.0)
         self.log_scale = nn.Parameter(scale, requires_grad=not cosine)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and the batches must be."""
+        return self.log_scale.device
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Scores of the positives, of all columns less log q, and which are no negatives.
@@ -109,9 +125,9 @@ def known_positives(batch: Batch, column_C: Tensor, num_items: int) -> Tensor:
     That is: a positive of the same reader in this batch, wherever it is met, and an item of the
     history. Shapes: (B, C) bool.
     """
-    num_rows = len(batch.history)
-    own_BU = torch.zeros(num_rows, num_items, dtype=torch.bool)
-    rows_BL = torch.arange(num_rows).unsqueeze(1).expand_as(batch.history)
+    num_rows, device = len(batch.history), batch.history.device
+    own_BU = torch.zeros(num_rows, num_items, dtype=torch.bool, device=device)
+    rows_BL = torch.arange(num_rows, device=device).unsqueeze(1).expand_as(batch.history)
     present_BL = batch.user_inputs["history_mask"] > 0
     own_BU[rows_BL[present_BL], batch.history[present_BL]] = True
     same_reader_BB = batch.user.unsqueeze(1) == batch.user.unsqueeze(0)

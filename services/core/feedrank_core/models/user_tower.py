@@ -63,8 +63,10 @@ def places(history_mask: Tensor) -> Tensor:
 
     Shapes: (B, L) int64.
     """
-    counted_BL = history_mask.flip(1).cumsum(1).flip(1) * history_mask
-    return counted_BL.long().clamp(max=NUM_PLACES - 1)
+    # Whole numbers: an accelerator adds up others in an order of its own.
+    is_there_BL = history_mask.long()
+    counted_BL = is_there_BL.flip(1).cumsum(1).flip(1) * is_there_BL
+    return counted_BL.clamp(max=NUM_PLACES - 1)
 
 
 class Actions(nn.Module):
