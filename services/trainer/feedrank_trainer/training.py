@@ -213,6 +213,10 @@ class Training:
             loss.backward()
             self.optimiser.step()
             losses.append(loss.item())
+        # Each rank has seen its own batches; what they noted of them becomes one again.
+        noted = list(self.model.buffers())
+        for mine, mean in zip(noted, self.ranks.average(noted), strict=True):
+            mine.copy_(mean)
         return list(self.ranks.sum(np.array(losses)) / self.ranks.size)
 
     def conclude(self, losses: list[float], score: float | None, *, elapsed_s: float) -> None:

@@ -25,6 +25,8 @@ from feedrank_core.models.user_tower import (
 )
 
 NUM_BLOCKS = 2
+START_OF_SHARED = 0.1
+"""Of its usual start: what says the same of nearly all readers must not outshout what each read."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,9 @@ class SequenceTower(nn.Module):
         self.blocks = nn.ModuleList(Block(dropout) for _ in range(NUM_BLOCKS))
         self.norm = nn.LayerNorm(EMBEDDING_DIM)
         self.dropout = nn.Dropout(dropout)
-        # What all readers have in common must not outshout what each has read before it is learned.
-        for said_of_all in (self.kinds.weight, self.waits.weight, *self.of_profile.parameters()):
-            nn.init.zeros_(said_of_all)
+        with torch.no_grad():
+            for shared in (self.kinds.weight, self.waits.weight, *self.of_profile.parameters()):
+                shared.mul_(START_OF_SHARED)
 
     def forward(
         self,
