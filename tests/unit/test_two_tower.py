@@ -11,6 +11,7 @@ from feedrank_core.features.encoding import (
     encode_items,
     encode_users,
 )
+from feedrank_core.models.item_tower import Centred
 from feedrank_core.models.two_tower import (
     USER_TOWERS,
     Batch,
@@ -165,3 +166,12 @@ def test_vectors_that_no_item_has_may_be_left_out(absent):
     inputs = {k: torch.from_numpy(v) for k, v in encode_items(schema, columns).items()}
     without = {k: v[:, :0] if k in absent else v for k, v in inputs.items()}
     torch.testing.assert_close(model.items(**without), model.items(**inputs))
+
+
+def test_what_all_items_have_in_common_is_taken_off_in_training_and_in_serving():
+    centred = Centred(4)
+    content = torch.randn(64, 4) + 5.0
+    for _ in range(3):
+        found = centred(content)
+    torch.testing.assert_close(found.mean(dim=0), torch.zeros(4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(centred.eval()(content), found)

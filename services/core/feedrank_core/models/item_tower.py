@@ -16,7 +16,8 @@ FIELD_DIM = 16
 TEXT_DIM = 32
 HIDDEN_DIM = 128
 CONTENT_WEIGHT = 0.1
-"""Of the content beside the id: an MLP moves all items at each step, an id when its item is met."""
+"""Of the content beside the id, where scores are cosines: every step moves all that an MLP says, and
+an id only when its item is met."""
 LONGEST_MEAN = 100
 """Batches that the mean of all items' content is taken over."""
 ID_DROPOUT = 0.1
@@ -56,6 +57,9 @@ class Centred(nn.Module):
     It would outgrow the ids: each step moves it, and an id only when its item is met. Serving
     takes off the mean that training last knew.
     """
+
+    mean: Tensor
+    num_batches: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -97,7 +101,9 @@ class ItemTower(nn.Module):
         self.content = nn.Sequential(
             nn.Linear(width, HIDDEN_DIM), nn.GELU(), nn.Linear(HIDDEN_DIM, EMBEDDING_DIM)
         )
-        self.centred = Centred(EMBEDDING_DIM)
+        # Dot products keep what they were tuned with.
+        self.centred = Centred(EMBEDDING_DIM) if cosine else nn.Identity()
+        self.content_weight = CONTENT_WEIGHT if cosine else 1.0
 
     def forward(
         self,
@@ -138,4 +144,5 @@ class ItemTower(nn.Module):
         )
         for layer in others:
             content_ND = layer(content_ND)
-        return finished(id_ND + CONTENT_WEIGHT * self.centred(content_ND), cosine=self.cosine)
+        content_ND = self.content_weight * self.centred(content_ND)
+        return finished(id_ND + content_ND, cosine=self.cosine)
