@@ -16,7 +16,7 @@ FIELD_DIM = 16
 TEXT_DIM = 32
 HIDDEN_DIM = 128
 CONTENT_WEIGHT = 0.1
-"""Of the content beside the id, where scores are cosines: every step moves all that an MLP says, and
+"""Of the content beside the id, where scores are cosines: each step moves all that an MLP says, and
 an id only when its item is met."""
 LONGEST_MEAN = 100
 """Batches that the mean of all items' content is taken over."""
