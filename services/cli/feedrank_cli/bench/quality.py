@@ -13,10 +13,10 @@ from feedrank_core.runtime.home import Home
 from feedrank_trainer.progress import epoch_report
 
 from feedrank_cli.bench.report import BenchCannotRun, Report
-from feedrank_cli.quality import lightgcn, movielens, sequences
+from feedrank_cli.quality import lightgcn, movielens, sequences, slices
 from feedrank_cli.quality.published import known_as
 from feedrank_cli.quality.reading import DataError
-from feedrank_cli.quality.task import Outcome, Task, popularity, run_seed
+from feedrank_cli.quality.task import Outcome, Task, mean_values, popularity, run_seed
 
 NAME = "quality"
 HELP = "FORMAT PATH: the two-tower beside published tables; lightgcn, sequences or movielens."
@@ -64,17 +64,18 @@ def tell(report: Report, task: Task, outcomes: list[Outcome], *, prefix: str = "
     for fact, value in task.facts.items():
         report.figure(f"{prefix}{fact}", value)
     report.figure(f"{prefix}measured_users", len(task.final.holdout.readers["user"]))
-    floors = popularity(task)
+    floors = popularity(task.final.holdout, task.metrics).values
     for metric in task.metrics:
-        means = [outcome.values[metric].mean() for outcome in outcomes]
+        means = [outcome.measured.values[metric].mean() for outcome in outcomes]
         report.figure(f"{prefix}{metric}", float(np.mean(means)))
         if len(means) > 1:
             report.figure(f"{prefix}{metric}_spread", float(np.std(means, ddof=1)))
         report.floor(f"{prefix}popularity_{metric}", floors[metric].mean())
-    of_readers = np.mean([outcome.values[task.watched] for outcome in outcomes], axis=0)
-    lead = paired_difference(of_readers, floors[task.watched], seed=report.seed)
+    of_readers = mean_values(outcome.measured for outcome in outcomes)
+    lead = paired_difference(of_readers[task.watched], floors[task.watched], seed=report.seed)
     report.figure(f"{prefix}{task.watched}_over_popularity_low", lead.low)
     report.bound(f"{prefix}{task.watched}_over_popularity_low", ">", 0.0)
+    slices.tell(report, task, outcomes, floors, prefix=prefix)
     report.figure(f"{prefix}epochs", float(np.mean([outcome.epochs for outcome in outcomes])))
     for unit in ("training_s", "training_cpu_s"):
         worst = max(getattr(outcome, unit) for outcome in outcomes)
