@@ -5,6 +5,7 @@ from __future__ import annotations
 from feedrank_cli.quality import lightgcn, movielens
 from quality_world import (
     circles_of_taste,
+    films_of_one_genre,
     films_that_come_later,
     told,
     write,
@@ -43,6 +44,25 @@ def test_readers_are_told_apart_by_what_is_known_of_them(tmp_path):
     }
     assert report.figures.keys() >= {"recall_at_20_with_0_actions"}
     assert report.floors.keys() >= {"popularity_recall_at_20_with_0_actions"}
+
+
+def test_readers_of_one_genre_see_less_variety_and_fewer_favourites_than_popularity_shows(
+    tmp_path,
+):
+    report = told(movielens.prepare(films_of_one_genre(tmp_path))[movielens.BY_READER])
+    ours, floors = report.figures, report.floors
+    assert ours["diversity_by_tags"] < floors["popularity_diversity_by_tags"] - 0.2
+    assert ours["coverage"] >= floors["popularity_coverage"]
+    assert ours["user_overlap"] < floors["popularity_user_overlap"]
+    assert ours["novelty_bits"] > floors["popularity_novelty_bits"]
+    for name in ("popularity_lift_doublings", "diversity_by_vectors"):
+        assert ours[name] < floors[f"popularity_{name}"]
+
+
+def test_diversity_is_of_vectors_alone_where_items_have_no_tags(tmp_path):
+    figures = told(lightgcn.prepare(circles_of_taste(tmp_path))[""]).figures
+    assert "diversity_by_vectors" in figures
+    assert "diversity_by_tags" not in figures
 
 
 def test_nothing_is_said_of_unseen_items_where_there_are_none_or_content_is_unknown(tmp_path):

@@ -13,7 +13,7 @@ from feedrank_core.runtime.home import Home
 from feedrank_trainer.progress import epoch_report
 
 from feedrank_cli.bench.report import BenchCannotRun, Report
-from feedrank_cli.quality import lightgcn, movielens, sequences, slices
+from feedrank_cli.quality import lightgcn, movielens, sequences, slices, variety
 from feedrank_cli.quality.published import known_as
 from feedrank_cli.quality.reading import DataError
 from feedrank_cli.quality.task import Outcome, Task, mean_values, popularity, run_seed
@@ -64,7 +64,8 @@ def tell(report: Report, task: Task, outcomes: list[Outcome], *, prefix: str = "
     for fact, value in task.facts.items():
         report.figure(f"{prefix}{fact}", value)
     report.figure(f"{prefix}measured_users", len(task.final.holdout.readers["user"]))
-    floors = popularity(task.final.holdout, task.metrics).values
+    measured = popularity(task.final.holdout, task.metrics)
+    floors = measured.values
     for metric in task.metrics:
         means = [outcome.measured.values[metric].mean() for outcome in outcomes]
         report.figure(f"{prefix}{metric}", float(np.mean(means)))
@@ -76,6 +77,7 @@ def tell(report: Report, task: Task, outcomes: list[Outcome], *, prefix: str = "
     report.figure(f"{prefix}{task.watched}_over_popularity_low", lead.low)
     report.bound(f"{prefix}{task.watched}_over_popularity_low", ">", 0.0)
     slices.tell(report, task, outcomes, floors, prefix=prefix)
+    variety.tell(report, task, outcomes, measured, prefix=prefix)
     report.figure(f"{prefix}epochs", float(np.mean([outcome.epochs for outcome in outcomes])))
     for unit in ("training_s", "training_cpu_s"):
         worst = max(getattr(outcome, unit) for outcome in outcomes)
