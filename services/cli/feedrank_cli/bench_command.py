@@ -51,6 +51,7 @@ def bench(
     minutes: Annotated[float | None, typer.Option(min=0.1, help="How long the load lasts.")] = None,
     users: Annotated[int | None, typer.Option(min=1, help="Readers whose events they are.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Runs, each with its seed.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw curves into this SVG file.")] = None,
 ) -> None:
     """Measure, and compare with the bound. Not every measurement knows every option.
 
@@ -66,10 +67,12 @@ def bench(
 
         feedrank bench quality lightgcn PATH/TO/gowalla --seeds 3
 
+        feedrank bench quality movielens PATH/TO/ml-100k --picture curve.svg
+
         feedrank bench all
     """
     given = {"events": events, "bus": bus, "minutes": minutes, "users": users, "seeds": seeds,
-             "data_format": data_format, "path": path}  # fmt: skip
+             "data_format": data_format, "path": path, "picture": picture}  # fmt: skip
     options = {option: value for option, value in given.items() if value is not None}
     found = discover()
     console = Console(soft_wrap=True)
