@@ -1,7 +1,10 @@
 """Metrics against values worked out by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
+from feedrank_core.evaluation import random_order
 from feedrank_core.evaluation.baselines import ItemKnn, Popularity
 from feedrank_core.evaluation.beyond_accuracy import coverage, novelty, overlap
 from feedrank_core.evaluation.bootstrap import interval, paired_difference
@@ -38,6 +41,17 @@ def test_auc_counts_pairs_and_halves_ties():
 
 def test_top_k_leaves_out_what_is_known():
     assert top_k(np.array([0.1, 0.9, 0.5]), np.array([1]), 5).tolist() == [2, 0]
+
+
+@pytest.mark.parametrize(("num_candidates", "num_relevant"), [(5, 1), (5, 4), (2, 1), (3, 3)])
+def test_chance_is_the_mean_over_all_orders(num_candidates, num_relevant):
+    orders = [np.array(order) for order in itertools.permutations(range(num_candidates))]
+    relevant = np.arange(num_relevant)
+    candidates_B, relevant_B = np.array([num_candidates]), np.array([num_relevant])
+    for k in (1, 3, 10):
+        for name, of_one in (("ndcg_at_k", ndcg_at_k), ("recall_at_k", recall_at_k)):
+            mean = np.mean([of_one(order, relevant, k) for order in orders])
+            assert getattr(random_order, name)(candidates_B, relevant_B, k) == pytest.approx(mean)
 
 
 def test_coverage_novelty_and_overlap():

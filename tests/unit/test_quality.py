@@ -8,70 +8,38 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import quality_world
 from feedrank_cli.bench import quality
 from feedrank_cli.bench.report import BenchCannotRun, Report
 from feedrank_cli.quality import lightgcn, movielens, published, sequences
 from feedrank_cli.quality.reading import DataError
-from feedrank_cli.quality.task import Task, popularity, run_seed
+from feedrank_cli.quality.task import Task, popularity
 from feedrank_core.runtime.home import Home
-from feedrank_trainer.configuration import TrainingConfig
+from quality_world import CIRCLE, SHORT, short_run, write
 
-NUM_CIRCLES, CIRCLE = 8, 12
-"""Items of a circle are liked by the same readers, or follow each other."""
 HOME = Home(Path("nowhere"))
-SHORT = TrainingConfig(epochs=6, batch_size=64, num_uniform=64, learning_rate=1e-2)
-
-
-def line(user: int, items: np.ndarray | list[int]) -> str:
-    return " ".join(map(str, [user, *np.asarray(items).tolist()]))
-
-
-def write(path: Path, lines: list[str]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 @pytest.fixture
 def circles_of_taste(tmp_path) -> Path:
-    """Every reader likes one circle: what train.txt lacks of it is the whole of the answer."""
-    rng = np.random.default_rng(1)
-    parts = [rng.permutation(CIRCLE) + CIRCLE * (user % NUM_CIRCLES) for user in range(160)]
-    write(tmp_path / "train.txt", [line(user, part[:8]) for user, part in enumerate(parts)])
-    write(tmp_path / "test.txt", [line(user, part[8:]) for user, part in enumerate(parts)])
-    return tmp_path
+    return quality_world.circles_of_taste(tmp_path)
 
 
 @pytest.fixture
 def circles_of_order(tmp_path) -> Path:
-    """Every reader goes round one circle: the next item is the one after the last."""
-    rng = np.random.default_rng(2)
-    lines = []
-    for user in range(160):
-        steps = rng.integers(CIRCLE) + np.arange(8)
-        lines.append(line(user, 1 + CIRCLE * (user % NUM_CIRCLES) + steps % CIRCLE))
-    return write(tmp_path / "rounds.txt", lines)
+    return quality_world.circles_of_order(tmp_path)
 
 
 @pytest.fixture
 def films_of_one_genre(tmp_path) -> Path:
-    """Every reader gives five stars to one genre and one star to the rest."""
-    rng = np.random.default_rng(3)
-    films = [f"{n}\tfilm {n}\t1990\tgenre{n % 4}" for n in range(80)]
-    write(tmp_path / "ml.item", ["id:token\ttitle:seq\tyear:token\tclass:seq", *films])
-    rows = ["user:token\titem:token\trating:float\ttimestamp:float"]
-    for user in range(60):
-        for place, film in enumerate(rng.permutation(80)[:50]):
-            stars = 5 if film % 4 == user % 4 else 1
-            rows.append(f"{user}\t{film}\t{stars}\t{1000 * place + user}")
-    write(tmp_path / "ml.inter", rows)
-    return tmp_path
+    return quality_world.films_of_one_genre(tmp_path)
 
 
 def reached(task: Task, metric: str) -> tuple[float, float]:
     """What the two-tower reaches after a short run, and what popularity does."""
-    outcome = run_seed(replace(task, config=SHORT), seed=0, report=lambda epoch: None)
-    return float(outcome.values[metric].mean()), float(popularity(task)[metric].mean())
+    outcome = short_run(task)
+    floor = popularity(task.final.holdout, task.metrics)
+    return float(outcome.measured.values[metric].mean()), float(floor.values[metric].mean())
 
 
 def test_the_rest_of_a_readers_circle_is_found_among_all_items(circles_of_taste):
@@ -169,7 +137,7 @@ def test_bad_attributes_are_refused(tmp_path, attributes, said):
 
 def test_attributes_of_unknown_items_are_left_out_and_of_known_ones_are_read(tmp_path):
     (tmp_path / "s_item2attributes.json").write_text(json.dumps({"1": [4, "red"], "99": [5]}))
-    items = sequences.prepare(write(tmp_path / "s.txt", ["1 1 2 3"]))[""].items
+    items = sequences.prepare(write(tmp_path / "s.txt", ["1 1 2 3"]))[""].final.items
     assert (items["tags"] != 0).sum(axis=1).tolist() == [2, 0, 0]
 
 
@@ -215,7 +183,6 @@ def test_known_data_stands_beside_what_others_published(circles_of_order, monkey
     task = sequences.prepare(circles_of_order)[""]
     monkeypatch.setattr(quality, "known_as", lambda task: published.BEAUTY)
     report = Report("quality", 0)
-    outcome = run_seed(replace(task, config=replace(SHORT, epochs=1)), seed=0, report=print)
-    quality.tell(report, task, [outcome])
+    quality.tell(report, task, [short_run(task)])
     assert {row["by"] for row in report.as_dict()["published"]} >= {"SASRec", "TIGER"}
     assert ("ndcg_at_10", ">=", 0.0505) in report.bounds

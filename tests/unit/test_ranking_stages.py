@@ -12,6 +12,7 @@ from feedrank_core.ranking.freshness_scorer import MAX_BOOST, FreshnessScorer
 from feedrank_core.ranking.inactive_filter import InactiveFilter
 from feedrank_core.ranking.item_hydrator import ItemHydrator
 from feedrank_core.ranking.membership import is_member
+from feedrank_core.ranking.mmr_selector import MmrSelector
 from feedrank_core.ranking.own_filter import OwnFilter
 from feedrank_core.ranking.pipeline import rank
 from feedrank_core.ranking.popular_source import PopularSource
@@ -125,9 +126,49 @@ def test_selector_breaks_a_cap_only_where_every_row_left_breaks_one(
         shown.append((int(candidates.creator_N[row]), int(candidates.category_N[row])))
 
 
-def test_a_longer_selection_begins_with_the_shorter_one():
-    candidates, select = _candidates(100), SpreadSelector()
+@pytest.mark.parametrize(
+    "select",
+    [SpreadSelector(), MmrSelector(np.random.default_rng(2).normal(size=(100, 8)), 0.4)],
+)
+def test_a_longer_selection_begins_with_the_shorter_one(select):
+    candidates = _candidates(100)
     assert select(candidates, 60)[:25].tolist() == select(candidates, 25).tolist()
+
+
+@given(
+    num=st.integers(0, 40),
+    seed=st.integers(0, 10_000),
+    limit=st.integers(0, 50),
+    share=st.floats(0, 1),
+)
+def test_mmr_takes_the_row_of_most_value_less_likeness_to_any_before(num, seed, limit, share):
+    candidates = _candidates(num, seed=seed)
+    vector_ID = np.random.default_rng(seed).normal(size=(max(num, 1), 6))
+    rows = MmrSelector(vector_ID, share)(candidates, limit).tolist()
+    assert len(set(rows)) == len(rows) == min(limit, num)
+
+    unit_ID = vector_ID / np.linalg.norm(vector_ID, axis=1, keepdims=True)
+    value_N = np.linspace(1.0, 0.0, num=num) if num > 1 else np.zeros(num)
+
+    def worth(row: int, before: list[int]) -> float:
+        likeness = max((unit_ID[row] @ unit_ID[other] for other in before), default=-1.0)
+        return (1 - share) * value_N[row] - share * likeness
+
+    for place, row in enumerate(rows):
+        left = [other for other in range(num) if other not in rows[:place]]
+        assert worth(row, rows[:place]) >= max(worth(r, rows[:place]) for r in left) - 1e-6
+
+
+def test_mmr_without_a_share_keeps_the_order_and_with_all_of_it_leaves_the_first_kind():
+    candidates = _candidates(6)
+    kinds_ID = np.repeat(np.eye(2), 3, axis=0)
+    assert MmrSelector(kinds_ID, 0.0)(candidates, 6).tolist() == [0, 1, 2, 3, 4, 5]
+    assert MmrSelector(kinds_ID, 1.0)(candidates, 2).tolist() == [0, 3]
+
+
+def test_mmr_bears_items_without_a_vector_and_values_that_are_all_alike():
+    candidates = _candidates(3).with_values(np.ones(3, np.float32))
+    assert MmrSelector(np.zeros((3, 4)), 0.5)(candidates, 3).tolist() == [0, 1, 2]
 
 
 def test_popular_source_scores_fall_and_name_their_source():

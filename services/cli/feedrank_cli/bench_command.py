@@ -69,6 +69,8 @@ def bench(
 
         feedrank bench quality lightgcn PATH/TO/gowalla --seeds 3
 
+        feedrank bench quality movielens PATH/TO/ml-100k --picture curve.svg
+
         feedrank bench train --picture loss.svg
 
         feedrank bench all

@@ -13,7 +13,7 @@ from feedrank_trainer.comparison import baselines, measure
 from feedrank_cli.bench.report import BenchCannotRun, Report
 from feedrank_cli.quality.movielens import BY_READER, prepare
 from feedrank_cli.quality.reading import DataError
-from feedrank_cli.quality.task import run_seed
+from feedrank_cli.quality.task import mean_values, run_seed
 
 NAME = "movielens"
 HELP = "NDCG@10 and Recall@20 on ml-100k beside popularity; data from FEEDRANK_MOVIELENS."
@@ -33,10 +33,7 @@ def run(home: Home, *, quick: bool, seed: int) -> Report:
     seeds = range(seed, seed + (1 if quick else FULL_SEEDS))
     outcomes = [run_seed(task, seed=number, report=lambda epoch: None) for number in seeds]
     holdout = task.final.holdout
-    ours = {
-        metric: np.mean([outcome.values[metric] for outcome in outcomes], axis=0)
-        for metric in task.metrics
-    }
+    ours = mean_values(outcome.measured for outcome in outcomes)
     report = Report(NAME, seed)
     report.figure("users", len(holdout.readers["user"]))
     report.figure("epochs", float(np.mean([outcome.epochs for outcome in outcomes])))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +13,12 @@ from feedrank_core.runtime.home import Home
 from feedrank_trainer.progress import epoch_report
 
 from feedrank_cli.bench.report import BenchCannotRun, Report
-from feedrank_cli.quality import lightgcn, movielens, sequences
+from feedrank_cli.quality import lightgcn, movielens, sequences, slices, trade_off, variety
+from feedrank_cli.quality.picture import draw, require_drawing
 from feedrank_cli.quality.published import known_as
 from feedrank_cli.quality.reading import DataError
-from feedrank_cli.quality.task import Outcome, Task, popularity, run_seed
+from feedrank_cli.quality.task import Outcome, Task, mean_values, popularity, run_seed
+from feedrank_cli.quality.trade_off import Curves
 
 NAME = "quality"
 HELP = "FORMAT PATH: the two-tower beside published tables; lightgcn, sequences or movielens."
@@ -37,26 +39,45 @@ def run(
     data_format: str,
     path: Path,
     seeds: int = FULL_SEEDS,
+    picture: Path | None = None,
 ) -> Report:
-    """Tune, train and measure with several seeds; every figure is the mean over them."""
+    """Tune, train and measure with several seeds; every figure is the mean over them.
+
+    With `picture` also at every setting of the re-ranking's knobs, which are drawn into that file.
+    """
     if data_format not in FORMATS:
         raise BenchCannotRun(f"{data_format!r} is no FORMAT; known: {', '.join(FORMATS)}")
+    if picture is not None:
+        require_drawing(picture)
     try:
         tasks = FORMATS[data_format](path)
     except DataError as error:
         raise BenchCannotRun(str(error)) from error
     report = Report(f"{NAME} {data_format}", seed)
+    curves: dict[str, Curves] = {}
     for name, task in tasks.items():
         if quick:
             task = replace(task, config=replace(task.config, epochs=QUICK_EPOCHS))
-        outcomes = []
-        for number in range(seed, seed + (1 if quick else seeds)):
-            with epoch_report(task.config.epochs) as show:
-                outcomes.append(run_seed(task, seed=number, report=show))
-        tell(report, task, outcomes, prefix=f"{name}_" if name else "")
+        outcomes = run_seeds(task, range(seed, seed + (1 if quick else seeds)))
+        prefix = f"{name}_" if name else ""
+        tell(report, task, outcomes, prefix=prefix)
+        if picture is not None:
+            title = f"{path.resolve().stem} {name.replace('_', ' ')}".strip()
+            curves[title] = trade_off.tell(report, task, outcomes, prefix=prefix)
+    if picture is not None:
+        draw(picture, curves)
     # Of the whole process, reading included: Linux counts in KiB.
     report.figure("peak_mb", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     return report
+
+
+def run_seeds(task: Task, numbers: Iterable[int]) -> list[Outcome]:
+    """A run with each seed, its epochs shown as they come."""
+    outcomes = []
+    for number in numbers:
+        with epoch_report(task.config.epochs) as show:
+            outcomes.append(run_seed(task, seed=number, report=show))
+    return outcomes
 
 
 def tell(report: Report, task: Task, outcomes: list[Outcome], *, prefix: str = "") -> None:
@@ -64,17 +85,20 @@ def tell(report: Report, task: Task, outcomes: list[Outcome], *, prefix: str = "
     for fact, value in task.facts.items():
         report.figure(f"{prefix}{fact}", value)
     report.figure(f"{prefix}measured_users", len(task.final.holdout.readers["user"]))
-    floors = popularity(task)
+    measured = popularity(task.final.holdout, task.metrics)
+    floors = measured.values
     for metric in task.metrics:
-        means = [outcome.values[metric].mean() for outcome in outcomes]
+        means = [outcome.measured.values[metric].mean() for outcome in outcomes]
         report.figure(f"{prefix}{metric}", float(np.mean(means)))
         if len(means) > 1:
             report.figure(f"{prefix}{metric}_spread", float(np.std(means, ddof=1)))
         report.floor(f"{prefix}popularity_{metric}", floors[metric].mean())
-    of_readers = np.mean([outcome.values[task.watched] for outcome in outcomes], axis=0)
-    lead = paired_difference(of_readers, floors[task.watched], seed=report.seed)
+    of_readers = mean_values(outcome.measured for outcome in outcomes)
+    lead = paired_difference(of_readers[task.watched], floors[task.watched], seed=report.seed)
     report.figure(f"{prefix}{task.watched}_over_popularity_low", lead.low)
     report.bound(f"{prefix}{task.watched}_over_popularity_low", ">", 0.0)
+    slices.tell(report, task, outcomes, floors, prefix=prefix)
+    variety.tell(report, task, outcomes, measured, prefix=prefix)
     report.figure(f"{prefix}epochs", float(np.mean([outcome.epochs for outcome in outcomes])))
     for unit in ("training_s", "training_cpu_s"):
         worst = max(getattr(outcome, unit) for outcome in outcomes)

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from feedrank_core.features.encoding import FeatureSchema, encode_items
 from feedrank_trainer.baskets import Baskets
+from feedrank_trainer.batching import ItemInputs
 from feedrank_trainer.presets import PRESETS
 
 from feedrank_cli.quality.reading import DataError, read_lines
-from feedrank_cli.quality.task import Fold, Pairs, Task, few, holdout_of
+from feedrank_cli.quality.task import Fold, Pairs, Task, few, holdout_of, with_ids_of
 
 CONFIG = PRESETS["baskets"]
 HISTORY = 256
@@ -35,12 +36,11 @@ def prepare(path: Path) -> dict[str, Task]:
         raise DataError(f"{path / 'train.txt'}: no user has two items: nothing can be foretold")
     columns = {"item_id": [str(i) for i in ids.tolist()]}
     schema = FeatureSchema.fit(columns, {})
-    trained_N = np.isin(np.arange(len(ids)), known[1])
+    items = encode_items(schema, columns)
     task = Task(
         schema=schema,
-        items=encode_items(schema, columns, trained=trained_N),
-        tuning=_fold(*_validation(known), len(ids), at_most_few=True),
-        final=_fold(known, asked, len(ids)),
+        tuning=_fold(items, *_validation(known), at_most_few=True),
+        final=_fold(items, known, asked),
         refit=True,
         config=CONFIG,
         metrics=("recall_at_20", "ndcg_at_20"),
@@ -74,10 +74,12 @@ def _validation(known: Pairs) -> tuple[Pairs, Pairs]:
     return (user[rest], item[rest]), (user[held_out], item[held_out])
 
 
-def _fold(known: Pairs, asked: Pairs, num_items: int, *, at_most_few: bool = False) -> Fold:
+def _fold(items: ItemInputs, known: Pairs, asked: Pairs, *, at_most_few: bool = False) -> Fold:
     source = Baskets.of(*known, length=HISTORY)
     users = np.unique(asked[0])
     if at_most_few:
         users = few(users, np.random.default_rng(SPLIT_SEED))
     readers = source.describe(users, seed=SPLIT_SEED)
-    return Fold(source, holdout_of(readers, known=known, asked=asked, num_items=num_items))
+    num_items = len(items["id_weight"])
+    holdout = holdout_of(readers, known=known, asked=asked, num_items=num_items)
+    return Fold(source, with_ids_of(items, known[1]), holdout)

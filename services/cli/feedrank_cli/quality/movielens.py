@@ -1,8 +1,8 @@
 """MovieLens-100k as RecBole's atomic files hold it, by two splits.
 
 By reader: the last tenth of each reader's ratings. By time: the last tenth of all ratings, asked of
-those who rated before. A label is a rating of POSITIVE_RATING; the validation is the last tenth of
-what is left, in the same way.
+those who rated before; the others are a slice of their own. A label is a rating of POSITIVE_RATING;
+the validation is the last tenth of what is left, in the same way.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 from feedrank_core.features.encoding import FIRST_WORD, FeatureSchema, encode_items
+from feedrank_trainer.batching import ItemInputs
 from feedrank_trainer.configuration import TrainingConfig
 from feedrank_trainer.examples import InMemory, Log, describe, examples_of
 from feedrank_trainer.holdout import Holdout, binary, matrix, pairs_of
 from scipy import sparse
 
 from feedrank_cli.quality.reading import DataError
-from feedrank_cli.quality.task import Fold, Task
+from feedrank_cli.quality.task import Fold, Task, with_ids_of
 
 HELD_OUT = 0.1
 POSITIVE_RATING = 4.0
@@ -51,18 +52,19 @@ def prepare(path: Path, splits: Iterable[str] = (BY_READER, BY_TIME)) -> dict[st
     """The tasks of these splits, by their names. Raises: DataError."""
     ratings = read(path)
     schema = FeatureSchema.fit(ratings.columns, {})
+    items = encode_items(schema, ratings.columns)
     tasks = {}
     for name in splits:
         cut = CUTS[name]
         is_held_out = cut(ratings)
         known = ratings.rows(~is_held_out)
         try:
-            final, tuning = _fold(ratings, is_held_out), _fold(known, cut(known))
+            final = _fold(items, ratings, is_held_out)
+            tuning = _fold(items, known, cut(known))
         except DataError as error:
             raise DataError(f"{path}, {name}: {error}") from error
         tasks[name] = Task(
             schema=schema,
-            items=encode_items(schema, ratings.columns),
             tuning=tuning,
             final=final,
             refit=True,
@@ -79,9 +81,10 @@ def prepare(path: Path, splits: Iterable[str] = (BY_READER, BY_TIME)) -> dict[st
     return tasks
 
 
-def _fold(ratings: Ratings, is_held_out: np.ndarray) -> Fold:
-    log, holdout = split(ratings, is_held_out)
-    return Fold(InMemory(examples_of(log)), holdout)
+def _fold(items: ItemInputs, ratings: Ratings, is_held_out: np.ndarray) -> Fold:
+    log, holdout, strangers = split(ratings, is_held_out)
+    learned = with_ids_of(items, log.item[log.is_label])
+    return Fold(InMemory(examples_of(log)), learned, holdout, strangers)
 
 
 def read(folder: Path) -> Ratings:
@@ -161,10 +164,11 @@ CUTS: dict[str, Callable[[Ratings], np.ndarray]] = {
 """What each split holds out, as (R,) bool."""
 
 
-def split(ratings: Ratings, is_held_out: np.ndarray) -> tuple[Log, Holdout]:
-    """What may be learned from, and what is to be foretold. Shapes: is_held_out (R,) bool.
+def split(ratings: Ratings, is_held_out: np.ndarray) -> tuple[Log, Holdout, Holdout | None]:
+    """What may be learned from, and what is to be foretold of its readers and of strangers.
 
     Every rating is history, told apart by its stars; those of POSITIVE_RATING are labels.
+    Shapes: is_held_out (R,) bool.
     """
     known = ~is_held_out
     is_positive = ratings.rating >= POSITIVE_RATING
@@ -175,20 +179,31 @@ def split(ratings: Ratings, is_held_out: np.ndarray) -> tuple[Log, Holdout]:
         ratings.at_s[known],
         is_positive[known],
     )
-    later = is_held_out & is_positive
-    readers = np.intersect1d(ratings.user[later], log.user)
+    later = ratings.rows(is_held_out & is_positive)
+    readers = np.intersect1d(later.user, log.user)
     if not len(readers):
         raise DataError("nobody who is known liked anything in the last tenth")
-    num_items = len(ratings.columns["item_id"])
+    strangers = np.setdiff1d(later.user, log.user)
+    return (
+        log,
+        _asked(readers, later, log),
+        _asked(strangers, later, log) if len(strangers) else None,
+    )
+
+
+def _asked(readers: np.ndarray, later: Ratings, log: Log) -> Holdout:
+    """Readers as they were after their last known rating, asked for what they liked later."""
+    num_items = len(later.columns["item_id"])
 
     def of_readers(user: np.ndarray, item: np.ndarray) -> sparse.csr_matrix:
         return binary(pairs_of(user, item, readers, num_items))
 
     earlier = matrix(log.user[log.is_label], log.item[log.is_label], num_items)
+    # A stranger has no history, so the moment does not matter.
     last = np.searchsorted(log.user, readers, side="right") - 1
-    return log, Holdout(
+    return Holdout(
         readers=describe(log, readers, log.at_s[last] + 1),
-        relevant=of_readers(ratings.user[later], ratings.item[later]),
+        relevant=of_readers(later.user, later.item),
         seen=of_readers(log.user, log.item),
         own=of_readers(log.user[log.is_label], log.item[log.is_label]),
         neighbours=earlier,

@@ -20,7 +20,7 @@ from feedrank_trainer.holdout import Holdout
 from feedrank_trainer.presets import PRESETS
 
 from feedrank_cli.quality.reading import DataError, Lines, read_lines
-from feedrank_cli.quality.task import Fold, Task, few, holdout_of
+from feedrank_cli.quality.task import Fold, Task, few, holdout_of, with_ids_of
 
 CONFIG = PRESETS["sequences"]
 SPLIT_SEED = 0
@@ -50,13 +50,12 @@ def prepare(path: Path) -> dict[str, Task]:
     whole = Log(user, item, np.full(len(user), FIRST_WORD), place.astype(float), place > 0)
     held_out = _held_out(user, num_after)
     source = InMemory(examples_of(whole.rows(held_out == 0)))
-    trained_N = np.isin(np.arange(len(ids)), item[held_out == 0])
+    items = with_ids_of(encode_items(schema, columns), item[held_out == 0])
     return {
         "": Task(
             schema=schema,
-            items=encode_items(schema, columns, trained=trained_N),
-            tuning=Fold(source, _holdout(whole, held_out, 2, len(ids), at_most_few=True)),
-            final=Fold(source, _holdout(whole, held_out, 1, len(ids))),
+            tuning=Fold(source, items, _holdout(whole, held_out, 2, len(ids), at_most_few=True)),
+            final=Fold(source, items, _holdout(whole, held_out, 1, len(ids))),
             refit=False,
             config=CONFIG,
             metrics=("recall_at_5", "recall_at_10", "ndcg_at_5", "ndcg_at_10"),

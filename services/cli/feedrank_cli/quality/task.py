@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from feedrank_core.evaluation.baselines import Popularity
 from feedrank_core.features.encoding import FeatureSchema
+from feedrank_core.models.two_tower import TwoTower
 from feedrank_trainer.batching import ItemInputs, Source
-from feedrank_trainer.comparison import measure, ndcg, towers
+from feedrank_trainer.comparison import Measured, measure, ndcg, towers
 from feedrank_trainer.configuration import TrainingConfig
 from feedrank_trainer.examples import Examples
 from feedrank_trainer.holdout import Holdout, binary, matrix, pairs_of
@@ -27,10 +28,16 @@ Values = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Fold:
-    """What is learned from, and what is asked."""
+    """What is learned from, and what is asked.
+
+    `items` have ids where a positive was learned from. `strangers` are readers of whom nothing is
+    known and whom the protocol leaves out: a slice of their own.
+    """
 
     source: Source
+    items: ItemInputs
     holdout: Holdout
+    strangers: Holdout | None = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,6 @@ class Task:
     """
 
     schema: FeatureSchema
-    items: ItemInputs
     tuning: Fold
     final: Fold
     refit: bool
@@ -58,7 +64,8 @@ class Task:
 class Outcome:
     """One seed's run. Units: seconds of wall time and of CPU, for tuning and refit together."""
 
-    values: Values
+    model: TwoTower
+    measured: Measured
     epochs: int
     training_s: float
     training_cpu_s: float
@@ -76,33 +83,45 @@ def run_seed(task: Task, *, seed: int, report: Callable[[Epoch], None]) -> Outco
     tuning, final = task.tuning, task.final
     model = fit(
         tuning.source,
-        task.items,
+        tuning.items,
         task.schema,
         config=task.config,
         seed=seed,
-        validate=lambda model: ndcg(tuning.holdout, model, task.items, metric=task.watched),
+        validate=lambda model: ndcg(tuning.holdout, model, tuning.items, metric=task.watched),
         report=note,
     )
     best = max(epochs, key=lambda epoch: epoch.score or 0.0).number
     if task.refit:
         config = replace(task.config, epochs=best)
-        model = fit(final.source, task.items, task.schema, config=config, seed=seed, report=report)
+        model = fit(final.source, final.items, task.schema, config=config, seed=seed, report=report)
     took, took_cpu = time.monotonic() - wall, time.process_time() - cpu
-    contender = towers(final.holdout, model, task.items)
+    contender = towers(final.holdout, model, final.items)
     measured = measure(final.holdout, contender, with_auc=False, metrics=task.metrics)
-    return Outcome(measured.values, best, took, took_cpu)
+    return Outcome(model, measured, best, took, took_cpu)
 
 
-def popularity(task: Task) -> Values:
+def popularity(holdout: Holdout, metrics: Sequence[str]) -> Measured:
     """The same metrics of what most readers engaged with."""
-    counts_N = Popularity(task.final.holdout.counts_N).scores(np.empty(0, np.int64))
-    scores = measure(
-        task.final.holdout,
+    counts_N = Popularity(holdout.counts_N).scores(np.empty(0, np.int64))
+    return measure(
+        holdout,
         lambda rows: np.broadcast_to(counts_N, (len(rows), len(counts_N))),
         with_auc=False,
-        metrics=task.metrics,
+        metrics=metrics,
     )
-    return scores.values
+
+
+def mean_values(measured: Iterable[Measured]) -> Values:
+    """Each reader's metrics, the mean over the seeds."""
+    values = [one.values for one in measured]
+    return {metric: np.mean([one[metric] for one in values], axis=0) for metric in values[0]}
+
+
+def with_ids_of(items: ItemInputs, learned: np.ndarray) -> ItemInputs:
+    """The inputs with ids of these items alone, as the daily run encodes them. Shapes: any."""
+    weight = np.zeros_like(items["id_weight"])
+    weight[learned] = 1
+    return items | {"id_weight": weight}
 
 
 def holdout_of(readers: Examples, *, known: Pairs, asked: Pairs, num_items: int) -> Holdout:
