@@ -1,5 +1,8 @@
 """A real Kafka broker for the tests: the one that KAFKA_BOOTSTRAP names, else one of our own."""
 
+# The type checker brings stubs of kafka-python 2; this is 3.
+# pyright: reportGeneralTypeIssues=false, reportAttributeAccessIssue=false
+
 import os
 import signal
 import subprocess
@@ -16,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from feedrank_core.contracts.topics import Topic
 from feedrank_core.runtime.bus import BusUnavailableError
 from feedrank_core.runtime.bus_kafka import KafkaBus
 from feedrank_core.runtime.bus_kafka_connection import Connection
@@ -96,6 +100,14 @@ class OwnBroker:
 
 def admin_of(url: str) -> kafka.KafkaAdminClient:
     return Connection(url, timeout_s=10).built(kafka.KafkaAdminClient)
+
+
+def expire(bus: KafkaBus, topic: Topic) -> None:
+    """What the broker does with all that the topic holds once its retention is over."""
+    name = Connection(bus.url, timeout_s=10).name(topic.name)
+    ends = bus.end_offsets(topic)
+    with admin_of(bus.url) as admin:
+        admin.delete_records({kafka.TopicPartition(name, p): end for p, end in ends.items()})
 
 
 class TidyBus(KafkaBus):

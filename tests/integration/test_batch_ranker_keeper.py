@@ -129,6 +129,14 @@ def test_who_was_erased_is_forgotten_at_the_next_look_where_the_cache_failed(
     assert not cache.exists(key_of("user-0"), key_of("user-1"))
 
 
+def test_what_a_killed_writer_left_of_erased_readers_goes_at_the_start(keeper, cache):
+    before = candidates_in(cache)
+    cache.set(key_of("erased:too"), b"written after the sweep of the erasure")
+    cache.set(CANDIDATES.key(bundle=OLD, user="erased"), b"by the day before")
+    assert keeper.look() == 0
+    assert candidates_in(cache) == before
+
+
 def test_a_missing_users_table_is_trouble_once_the_cache_was_emptied(keeper, place, cache):
     (place.home.features / "users.parquet").unlink()
     cache.flushall()

@@ -37,7 +37,7 @@ from feedrank_ingestion.bus_eraser import FORGOTTEN_BY
 from feedrank_ingestion.lake_sink import LakeSink
 from feedrank_ingestion.order_follower import OrderFollower
 from integration.bus_contract import LEASE_S, BusContract, Outage, outgoing, read
-from integration.kafka_servers import OwnBroker, TidyBus, admin_of, require_kafka
+from integration.kafka_servers import OwnBroker, TidyBus, admin_of, expire, require_kafka
 from kafka.admin import ConfigResource
 from processes import free_port
 
@@ -208,6 +208,20 @@ def test_an_erasure_passes_and_says_by_when_kafka_forgets(url: str, tmp_path: Pa
     assert reports[Store.BUS].expires_at == at + FORGOTTEN_BY
     with lake.connect() as connection:
         assert connection.execute("SELECT count(*) FROM interactions").fetchone() == (0,)
+    bus.close()
+
+
+def test_what_expired_before_it_was_read_is_no_lag(url: str) -> None:
+    bus = TidyBus(url, timeout_s=30)
+    bus.create_topics()
+    bus.publisher().publish(VERDICTS, outgoing(10))
+    with bus.consumer([VERDICTS], group="g", member="a") as consumer:
+        consumer.commit(read(consumer, 10, commit=False)[:4])
+        assert consumer.lag() == {("verdicts", 0): 6}
+        expire(bus, VERDICTS)
+        assert consumer.lag() == {("verdicts", 0): 0}
+        bus.publisher().publish(VERDICTS, outgoing(1))
+        assert consumer.lag() == {("verdicts", 0): 1}
     bus.close()
 
 

@@ -3,20 +3,30 @@
 import random
 import signal
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from multiprocessing import get_context
 
 import pytest
 from feedrank_core.contracts.redis_keys import SEEN
-from feedrank_core.contracts.topics import with_dead_letters
+from feedrank_core.contracts.topics import (
+    IMPRESSIONS,
+    INTERACTIONS,
+    USER_CHANGES,
+    Topic,
+    with_dead_letters,
+)
+from feedrank_core.contracts.user_changes import ChangeKind, UserChange
 from feedrank_core.runtime.bus import BusUnavailableError, Outgoing
+from feedrank_core.runtime.bus_kafka import KafkaBus
 from feedrank_core.runtime.bus_open import OpenBus, is_kafka
 from feedrank_core.runtime.bus_redis import RedisBus
+from feedrank_core.runtime.lake import Lake
 from feedrank_feature_store.consumer import GROUP
 from feedrank_feature_store.stream.inputs import FOLDED
-from integration.kafka_servers import TidyBus
+from integration.kafka_servers import TidyBus, expire
 from processes import until
 from stream_checks import assert_equals, assert_lists_equal, assert_shown, item_keys, seen_by
-from stream_running import Running, fold_until_killed, publish
+from stream_running import Running, carry_out, copy_to_lake, fold_until_killed, publish
 from stream_world import drawn_log, plainly
 
 KILLS = 2
@@ -44,6 +54,15 @@ def num_held(bus: OpenBus) -> int:
 
 def num_committed(bus: OpenBus) -> int:
     return sum(sum(bus.committed(topic, group=GROUP).values()) for topic in FOLDED)
+
+
+def drop(bus: OpenBus, topic: Topic) -> None:
+    """What the bus does once the topic's retention is over, whoever has not read it."""
+    if isinstance(bus, KafkaBus):
+        expire(bus, topic)
+    else:
+        assert isinstance(bus, RedisBus)
+        bus.trim(topic, now=datetime.now(UTC) + topic.retention + timedelta(days=1), behind=())
 
 
 def knows_groups(bus: OpenBus) -> bool:
@@ -113,6 +132,35 @@ def test_a_commit_that_a_kill_prevented_is_made_by_the_next_and_counts_nothing_t
         running.show()
     assert num_committed(bus) == num_held(bus)
     assert_shown(online, log)
+
+
+def test_a_tail_that_the_bus_dropped_comes_from_the_lake_and_holds_no_order_up(
+    tmp_path, started, bus
+):
+    log, lake = drawn_log(random.Random(8), 400), Lake(tmp_path / "lake")
+    publish(bus, *log[:200])
+    with started() as running:
+        fold_all(running)
+        running.follower.save()
+    publish(bus, *log[200:])
+    copy_to_lake(bus, lake)
+    for topic in (IMPRESSIONS, INTERACTIONS):
+        drop(bus, topic)
+    carry_out(bus, lake, merge_of_nobody())
+    with started() as running:
+        until(lambda: running.follower.step() == 0 and order_is_committed(bus))
+        assert_equals(running.state, plainly(log))
+
+
+def merge_of_nobody() -> UserChange:
+    return UserChange(
+        change_id="1" * 32, kind=ChangeKind.MERGE, user_id="nobody", into="u1",
+        accepted_at=datetime.now(UTC),
+    )  # fmt: skip
+
+
+def order_is_committed(bus: OpenBus) -> bool:
+    return bus.committed(USER_CHANGES, group=GROUP) == {0: 1}
 
 
 def test_records_that_are_no_messages_are_dead_lettered_and_the_rest_is_shown(started, bus, online):

@@ -187,3 +187,41 @@ def test_of_merged_profiles_counts_what_the_reader_said_else_the_latest(
         running.follower.save()
         assert running.online.read("v")["country"] == country
     assert audit_skew(settings, wait_s=0).told == []
+
+
+@pytest.mark.parametrize(
+    ("before", "late", "country"),
+    [
+        ([V_FIRST, U_FIRST], [], "FR"),
+        ([("v", "SE", 2), U_FIRST], [], "SE"),
+        ([V_FIRST, U_FIRST, ("w", "DE", 0)], [], "DE"),
+        ([V_FIRST], [U_FIRST], "FR"),
+        ([U_FIRST], [V_FIRST], "FR"),
+    ],
+)
+@pytest.mark.parametrize("is_rebuilt", [False, True])
+def test_in_a_chain_of_merges_counts_the_latest_of_all_but_of_whom_has_it_last(
+    tmp_path, started, bus, before, late, country, is_rebuilt
+):
+    settings = Settings(home=tmp_path)
+    lake = Lake(settings.place.lake)
+    publish(bus, *(click(user, 0) for user in "vw"), *(profile(*said) for said in before))
+    with started() as running:
+        running.fold()
+        copy_to_lake(bus, lake)
+        carry_out(bus, lake, order("u", 10, "v"))
+        running.fold()
+        publish(bus, *(profile(*said) for said in late))
+        running.fold()
+        running.follower.save()
+    copy_to_lake(bus, lake)
+    if is_rebuilt:
+        shutil.rmtree(settings.place.stream)
+    with started() as running:
+        running.fold()
+        carry_out(bus, lake, order("v", 20, "w"))
+        running.fold()
+        running.show()
+        running.follower.save()
+        assert running.online.read("w")["country"] == country
+    assert audit_skew(settings, wait_s=0).told == []

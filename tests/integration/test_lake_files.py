@@ -8,6 +8,7 @@ import threading
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -99,6 +100,20 @@ def test_no_view_is_a_union_which_may_never_end_where_it_is_read_as_it_comes(
     with lake.connect() as connection:
         [(_, plan)] = connection.execute(f"EXPLAIN SELECT * FROM {view}").fetchall()
     assert "UNION" not in plan
+
+
+def test_a_statement_is_planned_without_a_look_into_every_file(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for name in ("e1", "e2", "e3"):
+        event = {"event_id": name, "event_type": "view", "user_id": "u1", "item_id": "i1"}
+        event |= {"surface": "home", "occurred_at": AT, "accepted_at": AT}
+        lake.append("interactions", [event])
+    with lake.connect() as connection:
+        for file in lake.files("interactions")[1:]:
+            Path(file).write_bytes(b"")
+        connection.execute("EXPLAIN SELECT * FROM interactions")
+        with pytest.raises(duckdb.Error, match="too small"):
+            connection.execute("SELECT * FROM interactions").fetchall()
 
 
 def test_dealing_out_items_holds_few_rows_of_each_piece(lake: Lake, tmp_path: Path) -> None:

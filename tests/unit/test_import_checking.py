@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pytest
-from feedrank_cli.imports.checking import doubtful, filled
+from feedrank_cli.imports.checking import _breaks, doubtful, filled
 from feedrank_cli.imports.contract_rows import for_lake
 from feedrank_cli.imports.pieces import Piece
+from feedrank_core.contracts.base import Message, Timestamp
 from feedrank_core.contracts.slates import SCHEMA_VERSION
 from feedrank_core.contracts.topics import TOPICS
 from feedrank_core.runtime.lake_schema import contract_schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
 from pydantic_core import from_json, to_json
 
 AT = datetime(2026, 1, 15, tzinfo=UTC)
@@ -193,6 +194,27 @@ def test_an_instant_beyond_the_calendar_is_refused() -> None:
     found = for_lake(Piece(end=1, advance=0, table=table), "users", None, "x")
     assert not found.batches
     assert "accepted_at" in found.refusals[0].reason
+
+
+def not_on_new_years_day(at: datetime) -> datetime:
+    if (at.month, at.day) == (1, 1):
+        raise ValueError("must not be on New Year's Day")
+    return at
+
+
+class Closed(Message):
+    """A contract with a function on its instant."""
+
+    at: Annotated[Timestamp, AfterValidator(not_on_new_years_day)]
+
+
+def test_a_function_on_instants_is_asked_as_one_on_texts_is() -> None:
+    info = Closed.model_fields["at"]
+    days = [AT, datetime(2026, 1, 1, tzinfo=UTC), None]
+    column = pa.array(days, pa.timestamp("us", "UTC"))
+    assert _breaks(column, info.annotation, info.metadata).to_pylist() == [False, True, None]
+    far = pa.array([300_000_000_000_000_000]).cast(pa.timestamp("us", "UTC"))
+    assert _breaks(far, info.annotation, info.metadata).to_pylist() == [True]
 
 
 def test_one_value_of_another_type_costs_its_row_and_no_other() -> None:

@@ -1,14 +1,23 @@
-"""Readers who were erased while the run ranked them: they left the users table meanwhile."""
+"""Readers who were erased while they were ranked: they left the users table meanwhile."""
+
+# pyarrow.compute builds its functions at import, where pyright does not see them.
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from feedrank_core.contracts.redis_keys import CANDIDATES
 from redis import Redis
 
 ROWS = 1 << 16
+NAMES = 1 << 20
+"""Of keys that are held against the users table at once."""
+SCAN_COUNT = 5000
 
 
 class RankedUsers:
@@ -36,6 +45,24 @@ class RankedUsers:
         for user_id in gone:
             cache.delete(CANDIDATES.key(bundle=bundle_id, user=user_id))
         return len(gone)
+
+
+def forget_absent(cache: Redis, users: Path) -> int:
+    """Delete candidates, of any bundle, of those who are not in the users table; how many.
+
+    A writer that was killed had not forgotten who was erased while it wrote. The table is read
+    after the names: whoever is written from now on is in the table of then. Raises: OSError.
+    """
+    num_deleted = 0
+    names = cache.scan_iter(match=CANDIDATES.key(bundle="*", user="*"), count=SCAN_COUNT)
+    while page := list(islice(names, NAMES)):
+        of = pa.array([name.split(b":", 2)[2] for name in page], pa.string())
+        known = pc.is_in(of, pq.read_table(users, columns=["user_id"])["user_id"])
+        absent = [name for name, there in zip(page, known.to_pylist(), strict=True) if not there]
+        for start in range(0, len(absent), SCAN_COUNT):
+            cache.delete(*absent[start : start + SCAN_COUNT])
+        num_deleted += len(absent)
+    return num_deleted
 
 
 def _ids(table: pq.ParquetFile) -> set[str]:

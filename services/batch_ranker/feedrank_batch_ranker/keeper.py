@@ -17,7 +17,7 @@ from feedrank_core.runtime.metrics import Metrics
 from redis import RedisError
 
 from feedrank_batch_ranker.app import App
-from feedrank_batch_ranker.erased import RankedUsers
+from feedrank_batch_ranker.erased import RankedUsers, forget_absent
 from feedrank_batch_ranker.rank import Ranker
 from feedrank_batch_ranker.settings import Settings
 from feedrank_batch_ranker.written import missing
@@ -35,6 +35,7 @@ class Keeper:
     def __init__(self, at: App, settings: Settings, metrics: Metrics) -> None:
         self._at, self._settings, self._metrics = at, settings, metrics
         self._looks = 0
+        self._is_swept = False
         self._rests_until = float("-inf")
         self._unfinished: tuple[RankedUsers, str] | None = None
         self.trouble: str | None = "has not looked at the cache yet"
@@ -64,6 +65,8 @@ class Keeper:
         self._forget_erased()
         if bundle_id is None:
             return 0
+        if not self._is_swept:
+            self._sweep()
         is_unnamed = cache.get(CURRENT_BUNDLE.key()) != bundle_id.encode()
         if not is_unnamed and not self._sample_lacks(bundle_id):
             return 0
@@ -84,6 +87,13 @@ class Keeper:
         self._rests_until = time.monotonic() + REST * (time.monotonic() - began)
         log.info("candidates_written", bundle=bundle_id, readers=num_readers)
         return num_readers
+
+    def _sweep(self) -> None:
+        """Once a process: what a killed one had written for readers who were erased meanwhile."""
+        num_values = forget_absent(self._at.cache, self._at.users)
+        self._is_swept = True
+        if num_values:
+            log.warning("erased_forgotten", values=num_values)
 
     def _forget_erased(self) -> None:
         """Of the last writing; kept for the next look where the cache fails now."""

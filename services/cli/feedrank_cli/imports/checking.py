@@ -19,6 +19,7 @@ import annotated_types as at
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from feedrank_core.contracts.base import to_utc
 from feedrank_core.contracts.topics import TOPICS
 from feedrank_core.runtime.lake_schema import contract_schema
 from pydantic import AfterValidator, ConfigDict, StringConstraints, TypeAdapter, ValidationError
@@ -97,9 +98,14 @@ def _breaks(column: Any, annotation: Any, metadata: list[Any]) -> Any:
     elif annotation is float:
         checks.append(pc.invert(pc.is_finite(column)))
     elif pa.types.is_timestamp(column.type):
-        micros = column.cast(pa.int64())
-        checks += [pc.less(micros, _CALENDAR_US[0]), pc.greater(micros, _CALENDAR_US[1])]
+        checks.append(pc.invert(_is_within_calendar(column)))
     return reduce(pc.or_kleene, checks, never)
+
+
+def _is_within_calendar(column: Any) -> Any:
+    micros = column.cast(pa.int64())
+    first, last = _CALENDAR_US
+    return pc.and_(pc.greater_equal(micros, first), pc.less_equal(micros, last))
 
 
 def _breaks_in_list(column: Any, member: Any, metadata: list[Any]) -> Any:
@@ -129,13 +135,21 @@ def _constraint(column: Any, constraint: Any) -> list[Any]:
     pattern = getattr(constraint, "pattern", None)
     if pattern is not None:
         return _unlike(column, pattern)
-    if isinstance(constraint, AfterValidator) and not pa.types.is_timestamp(column.type):
-        return [_refused(column, TypeAdapter(Annotated[Any, constraint]).validate_python)]
-    if type(constraint).__name__ in _TYPES_SEE_TO:
+    if isinstance(constraint, AfterValidator) and constraint.func is not to_utc:
+        validate = TypeAdapter(Annotated[Any, constraint]).validate_python
+        return [_refused(_within_calendar(column), validate)]
+    if isinstance(constraint, AfterValidator) or type(constraint).__name__ in _TYPES_SEE_TO:
         return []
     raise NotImplementedError(
         f"a contract has a constraint that imports cannot check: {constraint!r}"
     )
+
+
+def _within_calendar(column: Any) -> Any:
+    """The column without instants that no function of Python could be asked about."""
+    if not pa.types.is_timestamp(column.type):
+        return column
+    return pc.if_else(_is_within_calendar(column), column, pa.scalar(None, column.type))
 
 
 def _refused(column: Any, validate: Callable[[Any], Any]) -> Any:
@@ -184,8 +198,8 @@ def _view_without_dwell(table: pa.Table) -> np.ndarray:
 
 _MODEL_RULES = {"interactions": _view_without_dwell}
 """Rules over several fields, which a contract has as a model validator."""
-_TYPES_SEE_TO = frozenset({"AfterValidator", "WithJsonSchema", "Strict", "AllowInfNan"})
-"""Constraints that a column's type holds already: instants in it have a zone."""
+_TYPES_SEE_TO = frozenset({"WithJsonSchema", "Strict", "AllowInfNan"})
+"""Constraints that a column's type holds already; `to_utc` too: instants in it have a zone."""
 
 
 @lru_cache

@@ -8,7 +8,8 @@ from typing import Annotated
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
 
 
-def _to_utc(moment: datetime) -> datetime:
+def to_utc(moment: datetime) -> datetime:
+    """The same instant in UTC. Raises: ValueError beyond the calendar."""
     try:
         return moment.astimezone(UTC)
     except OverflowError as error:
@@ -16,7 +17,7 @@ def _to_utc(moment: datetime) -> datetime:
         raise ValueError("must lie in the years 1 to 9999 in UTC") from error
 
 
-Timestamp = Annotated[AwareDatetime, AfterValidator(_to_utc)]
+Timestamp = Annotated[AwareDatetime, AfterValidator(to_utc)]
 """An aware instant in UTC; a naive time is refused. RFC 3339 outside."""
 
 

@@ -128,14 +128,19 @@ class KafkaConsumer:
             self._client.seek(place, offset)
 
     def lag(self) -> Mapping[Held, int]:
-        """Records not yet committed of the partitions held."""
+        """Records not yet committed of the partitions held, without those that expired."""
         held = list(self._client.assignment())
         if not held:
             return {}
         with self._connection.translated():
-            ends = self._client.end_offsets(held, timeout_ms=self._connection.timeout_ms)
+            timeout_ms = self._connection.timeout_ms
+            ends = self._client.end_offsets(held, timeout_ms=timeout_ms)
             done = {p: self._position(p) for p in held}
-        return {(self._ours[p.topic], p.partition): max(0, ends[p] - done[p]) for p in held}
+            # Nobody can read and commit what retention has dropped.
+            behind = [p for p in held if done[p] < ends[p]]
+            first = self._client.beginning_offsets(behind, timeout_ms=timeout_ms) if behind else {}
+        left = {p: max(0, ends[p] - max(done[p], first.get(p, 0))) for p in held}
+        return {(self._ours[p.topic], p.partition): records for p, records in left.items()}
 
     def close(self) -> None:
         """Leave the group at once; a broker that is gone forgets the member by itself."""

@@ -6,7 +6,6 @@ bus is in the lake exactly once: the append and the position it reaches are one 
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
@@ -21,6 +20,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from feedrank_core.contracts.topics import TOPICS
 from feedrank_core.runtime.lake_changes import ChangeBook, Tombstones
 from feedrank_core.runtime.lake_errors import LakeError
+from feedrank_core.runtime.lake_files import LakeFiles
 from feedrank_core.runtime.lake_keys import UserKeys
 from feedrank_core.runtime.lake_locks import LakeLocks
 from feedrank_core.runtime.lake_positions import (
@@ -57,6 +57,7 @@ class Lake:
         self.root = root
         self.locks = LakeLocks(root)
         self._tables: dict[str, DeltaTable] = {}
+        self._files = LakeFiles()
         self.keys = UserKeys(root, self.table)
         self.changes = ChangeBook(root, self.table)
         self.upkeep = Upkeep(root, self.table, self.locks)
@@ -267,8 +268,7 @@ class Lake:
         if not files:
             empty.create(held)
             return held
-        # Else a `*` in the name of a folder would be a pattern.
-        rows = con.read_parquet([glob.escape(file) for file in files], union_by_name=True)
+        rows = self._files.read(con, files)
         wanted = dict(zip(empty.columns, empty.types, strict=True))
         lacking = wanted.keys() - set(rows.columns)
         added = [f"{_filled(name, c)}::{wanted[c]} AS {c}" for c in wanted if c in lacking]

@@ -28,9 +28,10 @@ def erase(state: State, user_id: str) -> None:
 def merge(state: State, from_user: str, into_user: str, at_us: int) -> None:
     """One reader counts as having done what both did; the first is held no more.
 
-    The profile is that of the second, where they said anything of themselves. What `from_user` does
-    later is folded as another reader's, what comes late from before as the second's. Doing it again
-    changes nothing, since nothing is left of `from_user`.
+    The profile is that of the second, where they said anything of themselves, else the latest of
+    what the first said and both inherited. What `from_user` does later is folded as another
+    reader's, what comes late from before as the second's. Doing it again changes nothing, since
+    nothing is left of `from_user`.
     """
     source, target, reader = user_key(from_user), user_key(into_user), state.reader
     if source == target:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 from feedrank_core.contracts.bundle import segment_of
 from feedrank_core.contracts.users import UNKNOWN, AgeBand, Platform
@@ -10,7 +12,8 @@ from feedrank_core.contracts.users import UNKNOWN, AgeBand, Platform
 class Profile(msgspec.Struct, array_like=True, frozen=True):
     """One version of a profile; `gone` withdraws it. Units: `at_us` in microseconds.
 
-    An `inherited` one is of somebody who was merged into the reader.
+    An `inherited` one is of somebody who was merged into the reader. The latest of these stays
+    `beside` the reader's own: for whoever the reader is merged into, the later of both counts.
     """
 
     user_id: str
@@ -22,6 +25,7 @@ class Profile(msgspec.Struct, array_like=True, frozen=True):
     offset: int = 0
     gone: bool = False
     inherited: bool = False
+    beside: Profile | None = None
 
     @property
     def segment(self) -> str:
@@ -29,9 +33,11 @@ class Profile(msgspec.Struct, array_like=True, frozen=True):
         return segment_of(self.country, self.platform)
 
     def named(self, user_id: str) -> Profile:
-        """The same as that of whoever the reader was merged into, or of the reader still."""
-        inherited = self.inherited or user_id != self.user_id
-        return msgspec.structs.replace(self, user_id=user_id, inherited=inherited)
+        """What whoever the reader was merged into inherits of it; the same for the reader still."""
+        if user_id == self.user_id:
+            return self
+        latest = max(self, self.beside or self, key=_age)
+        return msgspec.structs.replace(latest, user_id=user_id, inherited=True, beside=None)
 
 
 _DECODER = msgspec.msgpack.Decoder(Profile)
@@ -49,17 +55,24 @@ def unpack_profile(packed: bytes) -> Profile | None:
 
 
 def newest(held: bytes, profile: Profile) -> bytes | None:
-    """What to hold after one more version; None where what is held counts more.
+    """What to hold after one more version; None where it changes nothing.
 
     What a reader said of themselves counts before all that was inherited.
     """
-    before = unpack_profile(held)
     if profile.gone:
         return b""
-    if before is not None and _rank(before) > _rank(profile):
-        return None
-    return pack_profile(profile)
+    before = unpack_profile(held)
+    held_ones = (before, before.beside) if before is not None else ()
+    known = [one for one in (profile, *held_ones) if one is not None]
+    own = _latest(one for one in known if not one.inherited)
+    inherited = _latest(one for one in known if one.inherited)
+    after = msgspec.structs.replace(own, beside=inherited) if own else inherited
+    return None if after is None or after == before else pack_profile(after)
 
 
-def _rank(profile: Profile) -> tuple[bool, int, int]:
-    return not profile.inherited, profile.at_us, profile.offset
+def _latest(profiles: Iterable[Profile]) -> Profile | None:
+    return max(profiles, key=_age, default=None)
+
+
+def _age(profile: Profile) -> tuple[int, int]:
+    return profile.at_us, profile.offset
