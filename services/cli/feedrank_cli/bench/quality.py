@@ -12,9 +12,10 @@ from feedrank_core.evaluation.bootstrap import paired_difference
 from feedrank_core.runtime.home import Home
 from feedrank_trainer.progress import epoch_report
 
+from feedrank_cli.bench.picture import require_drawing
 from feedrank_cli.bench.report import BenchCannotRun, Report
 from feedrank_cli.quality import lightgcn, movielens, sequences, slices, trade_off, variety
-from feedrank_cli.quality.picture import draw, require_drawing
+from feedrank_cli.quality.picture import draw
 from feedrank_cli.quality.published import known_as
 from feedrank_cli.quality.reading import DataError
 from feedrank_cli.quality.task import Outcome, Task, mean_values, popularity, run_seed

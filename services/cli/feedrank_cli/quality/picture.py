@@ -1,11 +1,10 @@
-"""The curves of `trade_off` as a picture; the same figures give the same file."""
+"""The curves of `trade_off` as a picture."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
-from feedrank_cli.bench.report import BenchCannotRun
+from feedrank_cli.bench.picture import save
 from feedrank_cli.quality.trade_off import LENGTH, MMR, SPREAD, Curves, Point
 
 WIDTH_IN, HEIGHT_IN = 6.0, 4.0
@@ -19,18 +18,9 @@ NUM_LABELS = 6
 """Settings that are written beside a curve; its other points would run into each other."""
 
 
-def require_drawing(path: Path) -> None:
-    """Ask before hours of training. Raises: BenchCannotRun."""
-    if path.suffix != ".svg" or not path.parent.is_dir():
-        raise BenchCannotRun(f"--picture {path}: must end in .svg, in a folder that is there")
-    if find_spec("matplotlib") is None:
-        raise BenchCannotRun("--picture needs matplotlib: install feedrank-cli[pictures]")
-
-
 def draw(path: Path, panels: dict[str, Curves]) -> None:
     """Write an SVG with a panel for each task, under its title."""
     # Here, since every command would wait for it, and few people have it.
-    import matplotlib
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN * len(panels)), layout="constrained")
@@ -50,8 +40,7 @@ def draw(path: Path, panels: dict[str, Curves]) -> None:
         axis.set(title=title, xlabel=WORDS[curves.space], ylabel=f"NDCG@{LENGTH}")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    with matplotlib.rc_context({"svg.hashsalt": "feedrank", "svg.fonttype": "none"}):
-        figure.savefig(path, format="svg", metadata={"Date": None})
+    save(path, figure)
 
 
 def labelled(points: list[Point]) -> list[Point]:
