@@ -60,8 +60,7 @@ def train(
         with ExitStack() as stack:
             ranks = stack.enter_context(joined())
             if ranks.is_first:
-                at = (settings.host, settings.port)
-                stack.enter_context(probes(metrics, lambda: None, *at))
+                stack.enter_context(probes(metrics, lambda: None, settings.host, settings.port))
             bundle = make_bundle(settings, run, metrics, seed=seed, epochs=epochs, ranks=ranks)
     except (RunError, CheckpointError, DeviceError) as error:
         typer.echo(f"feedrank_trainer: {error}", err=True)
