@@ -21,9 +21,12 @@ from feedrank_trainer.pairs import write_pairs
 from processes import free_port
 from trainer_world import AS_OF, write_features
 
+pytestmark = pytest.mark.long
 TRAIN = ("-m", "feedrank_trainer", "train")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 EPOCHS = 5
+COMPARED = 3
+"""Epochs that are run whatever the later slice says."""
 LOSS = re.compile(r"epoch (\d+) .*loss ([\d.]+)")
 NOISE = 0.05
 """Between the losses of one process with several seeds, as a share of them."""
@@ -105,8 +108,7 @@ def test_two_processes_reach_the_loss_of_one(world, whole):
     child = world.start("two", processes=2)
     answer, told = child.communicate()
     assert child.returncode == 0, told
-    assert len(losses(told)) == len(losses(whole[1])) == EPOCHS
-    np.testing.assert_allclose(losses(told), losses(whole[1]), rtol=NOISE)
+    np.testing.assert_allclose(losses(told)[:COMPARED], losses(whole[1])[:COMPARED], rtol=NOISE)
     assert vectors(world.bundle(answer)).shape == vectors(whole[0]).shape
 
 
