@@ -22,8 +22,8 @@ from processes import free_port
 from trainer_world import AS_OF, write_features
 
 pytestmark = pytest.mark.long
-TRAIN = ("-m", "feedrank_trainer", "train")
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+TRAIN = ("feedrank_trainer", "train")
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node")
 EPOCHS = 5
 COMPARED = 3
 """Epochs that are run whatever the later slice says."""
@@ -45,9 +45,19 @@ class World:
         run = self.root / name
         if not run.exists():
             shutil.copytree(self.examples, run)
-        launcher = (*TORCHRUN, str(processes)) if processes > 1 else ()
+        # Without the dashes torchrun takes --run for an option of its own.
+        launcher = (*TORCHRUN, str(processes), "-m", "--") if processes > 1 else ()
         return subprocess.Popen(
-            [sys.executable, *launcher, *TRAIN, "--as-of", AS_OF.isoformat(), "--run", str(run)],
+            [
+                sys.executable,
+                "-m",
+                *launcher,
+                *TRAIN,
+                "--as-of",
+                AS_OF.isoformat(),
+                "--run",
+                str(run),
+            ],
             env=os.environ
             | {
                 "FEEDRANK_HOME": str(self.root),

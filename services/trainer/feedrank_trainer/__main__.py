@@ -46,7 +46,7 @@ def train(
     """Train the towers and seal a bundle; its id is the last line of stdout.
 
     A try that was killed is taken up where it was. Several processes train together under
-    `python -m torch.distributed.run --nproc-per-node N -m feedrank_trainer train`.
+    `python -m torch.distributed.run --nproc-per-node N -m -- feedrank_trainer train`.
     """
     from feedrank_trainer.app import make_bundle
     from feedrank_trainer.checkpoint import CheckpointError
