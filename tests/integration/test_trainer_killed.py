@@ -29,7 +29,7 @@ COMPARED = 3
 """Epochs that are run whatever the later slice says."""
 LOSS = re.compile(r"epoch (\d+) .*loss ([\d.]+)")
 NOISE = 0.05
-"""Between the losses of one process with several seeds, as a share of them."""
+"""Share of a loss: two processes see other batches and draw other negatives than one does."""
 
 
 @dataclass(frozen=True)
