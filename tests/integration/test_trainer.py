@@ -48,6 +48,7 @@ def test_every_preset_seals_a_bundle_whose_encoders_answer_as_the_towers_do(prep
     root, run = prepared
     config = replace(PRESETS[preset], epochs=1, batch_size=64, num_uniform=32)
     sealed = train_bundle(run, BundleStore(root / preset), config=config, seed=7, offsets={})
+    assert sealed is not None
     assert sealed.manifest.config["history"] == config.history
 
 
@@ -146,6 +147,7 @@ def test_what_is_measured_was_fitted_to_nothing_of_the_later_slices(prepared, mo
 def test_the_same_seed_gives_the_same_vectors(prepared, bundle):
     root, run = prepared
     again = train_bundle(run, BundleStore(root / "again"), config=CONFIG, seed=7, offsets={})
+    assert again is not None
     vectors = []
     for one in (bundle, again):
         session = onnxruntime.InferenceSession(one.part(Part.ITEM_ENCODER))

@@ -46,7 +46,7 @@ def train(
     """Train the towers and seal a bundle; its id is the last line of stdout.
 
     A try that was killed is taken up where it was. Several processes train together under
-    `python -m torch.distributed.run --nproc-per-node N -m feedrank_trainer train`.
+    `python -m torch.distributed.run --nproc-per-node N -m -- feedrank_trainer train`.
     """
     from feedrank_trainer.app import make_bundle
     from feedrank_trainer.checkpoint import CheckpointError
@@ -60,8 +60,7 @@ def train(
         with ExitStack() as stack:
             ranks = stack.enter_context(joined())
             if ranks.is_first:
-                at = (settings.host, settings.port)
-                stack.enter_context(probes(metrics, lambda: None, *at))
+                stack.enter_context(probes(metrics, lambda: None, settings.host, settings.port))
             bundle = make_bundle(settings, run, metrics, seed=seed, epochs=epochs, ranks=ranks)
     except (RunError, CheckpointError, DeviceError) as error:
         typer.echo(f"feedrank_trainer: {error}", err=True)

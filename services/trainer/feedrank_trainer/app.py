@@ -59,6 +59,7 @@ def make_bundle(
     )
     prepared = open_run(home.features, run)
     metrics.gauge("pairs").set(prepared.num_pairs)
+    place = Place(settings.device, ranks, folder=run)
     with epoch_report(config.epochs) as show:
 
         def report(epoch: Epoch) -> None:
@@ -73,11 +74,12 @@ def make_bundle(
             seed=seed,
             offsets=read_offsets(run),
             report=report,
-            place=Place(settings.device, ranks, folder=run),
+            place=place,
         )
     if bundle is None:
         return None
     write_atomically(run / BUNDLE, orjson.dumps({"bundle_id": bundle.bundle_id}))
+    place.tidy()
     return bundle
 
 

@@ -44,5 +44,5 @@ def line(epoch: Epoch) -> str:
     score = "" if epoch.score is None else f", NDCG on the later slice {epoch.score:.4f}"
     number = f"epoch {epoch.number} ({epoch.steps} steps)"
     if epoch.is_resumed:
-        number = f"resumed after {number}, which an earlier try ran"
+        number = f"resumed after {number}"
     return f"{number}: loss {epoch.loss:.3f}{score}, {epoch.elapsed_s:.1f} s"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +40,6 @@ REFIT_EPOCHS = 1
 
 The refitted towers cannot be measured on what they then have seen; the manifest tells both.
 """
-
-
-CHECKPOINTS = ("training", "refit")
 FOOTER_BYTES = 1 << 16
 
 
@@ -53,7 +51,7 @@ class RunError(RuntimeError):
 class Place:
     """Where towers are trained: on which device, and by which of how many processes.
 
-    Checkpoints lie in `folder` until the bundle is sealed; without one there are none.
+    Checkpoints lie in `folder` until the bundle is known; without one there are none.
     """
 
     device: str = "cpu"
@@ -68,10 +66,17 @@ class Place:
         if len(shards) < size:
             raise RunError(f"{size} processes cannot share {len(shards)} shards: start fewer")
 
-    def checkpoint(self, name: str, *, made_for: dict[str, str]) -> Checkpoint | None:
-        """The checkpoint of that name."""
-        folder = self.folder
-        return None if folder is None else Checkpoint(folder / f"{name}.checkpoint", made_for)
+    def checkpoints(self, made_for: dict[str, str]) -> Iterator[Checkpoint | None]:
+        """The training's and the refit's."""
+        for name in ("training", "refit"):
+            path = None if self.folder is None else self.folder / f"{name}.checkpoint"
+            yield None if path is None else Checkpoint(path, made_for)
+
+    def tidy(self) -> None:
+        """Drop what nobody will go on from."""
+        for checkpoint in self.checkpoints({}):
+            if checkpoint is not None:
+                checkpoint.remove()
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,9 @@ def train_bundle(
     None on all ranks but the first, which alone measures and writes. Raises: RunError, DeviceError.
     """
     place.require_room_for(prepared.shards)
+    fit_here = partial(
+        fit, schema=prepared.schema, seed=seed, device=place.device, ranks=place.ranks
+    )
     stop_s, test_s = prepared.cuts_s
     num_items = len(prepared.catalogue.item_key)
     early, late = (
@@ -130,17 +138,13 @@ def train_bundle(
     )
     items, _ = items_as_of(prepared, stop_s)
     shards = place.ranks.share(prepared.shards)
-    first, second = (place.checkpoint(name, made_for=fingerprint(prepared)) for name in CHECKPOINTS)
-    model = fit(
+    first, second = place.checkpoints(fingerprint(prepared))
+    model = fit_here(
         Shards(shards, stop_s=stop_s) if early else Shards(shards),
         items,
-        prepared.schema,
         config=config,
-        seed=seed,
         validate=None if early is None else lambda model: ndcg(early, model, items),
         report=report,
-        device=place.device,
-        ranks=place.ranks,
         checkpoint=first,
     )
     metrics: dict[str, dict[str, float]] = {}
@@ -153,21 +157,10 @@ def train_bundle(
         # At the rate where the training ended: a larger one would undo what it settled on.
         last = config.learning_rate * config.last_learning_rate
         again = replace(config, epochs=refit_epochs, learning_rate=last, last_learning_rate=1.0)
-        everything = Shards(shards)
-        model = fit(
-            everything,
-            items,
-            prepared.schema,
-            config=again,
-            seed=seed,
-            start=model,
-            device=place.device,
-            ranks=place.ranks,
-            checkpoint=second,
-        )
+        model = fit_here(Shards(shards), items, config=again, start=model, checkpoint=second)
     if not place.ranks.is_first:
         return None
-    bundle = write_bundle(
+    return write_bundle(
         prepared,
         store,
         model,
@@ -178,10 +171,6 @@ def train_bundle(
         seed=seed,
         offsets=offsets,
     )
-    for checkpoint in (first, second):
-        if checkpoint is not None:
-            checkpoint.remove()
-    return bundle
 
 
 def fingerprint(prepared: Prepared) -> dict[str, str]:
