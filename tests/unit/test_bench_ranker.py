@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from feedrank_cli.bench import ranker
 from feedrank_cli.bench.report import BenchCannotRun
-from feedrank_cli.ranker import movielens, simulated
+from feedrank_cli.ranker import contenders, movielens, simulated
 from feedrank_cli.ranker.task import RankingTask
 from feedrank_core.contracts.slates import HEADS, Head
 from feedrank_core.evaluation.ranking_metrics import pooled_auc
@@ -74,6 +74,7 @@ def test_a_rating_is_an_impression_and_four_stars_a_click(films):
 def test_every_contender_is_measured_and_the_ranker_knows_a_readers_genre(films, monkeypatch):
     short = {"history": RankerConfig(epochs=8, batch_size=64, learning_rate=5e-3)}
     monkeypatch.setattr(ranker, "MODELS", short)
+    monkeypatch.setattr(contenders, "NUM_TREES", 10)
     monkeypatch.setattr(ranker, "REQUESTS", 3)
     report = ranker.run(Home(films), quick=True, seed=1, data_format="movielens", path=films)
     assert {"auc_popularity", "auc_logistic_regression", "auc_lightgbm"} <= set(report.floors)
@@ -85,7 +86,8 @@ def test_every_contender_is_measured_and_the_ranker_knows_a_readers_genre(films,
 def test_the_ranker_of_a_simulated_world_is_held_to_the_oracle(task, monkeypatch):
     monkeypatch.setattr(ranker, "_task", lambda *_, **__: task)
     monkeypatch.setattr(ranker, "MODELS", {"history": RankerConfig(epochs=1)})
-    monkeypatch.setattr(ranker, "REQUESTS", 3)
+    monkeypatch.setattr(ranker, "_tell_speed", lambda *_: None)
+    monkeypatch.setattr(contenders, "NUM_TREES", 10)
     report = ranker.run(Home(Path("nowhere")), quick=True, seed=1)
     low, best = report.floors["auc_popularity"], report.floors["auc_oracle"]
     way = (report.figures["history_click_auc"] - low) / (best - low)

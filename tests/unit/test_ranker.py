@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -201,13 +202,14 @@ def test_calibration_error_and_log_loss_by_hand():
 
 
 def test_the_exported_scorer_answers_as_torch_for_any_number_of_candidates(
-    fitted, examples, items, tmp_path
+    untrained, examples, items, tmp_path
 ):
     few = examples.slates(np.arange(examples.num_slates) < 3)
-    export_ranker(fitted, tmp_path, few, items)
-    one = request(fitted, few, items, 0)
+    uneven = replace(few, start_S=np.array([0, 1, 8, 15]))
+    export_ranker(untrained, tmp_path, uneven, items)
+    one = request(untrained, few, items, 0)
+    other = copy.deepcopy(untrained.scorer)
     with torch.no_grad():
-        fitted.scorer.towers.bias[0] += 1.0
-        with pytest.raises(ParityError, match=SCORER_FILE):
-            check_requests(fitted.scorer, tmp_path / SCORER_FILE, [one])
-        fitted.scorer.towers.bias[0] -= 1.0
+        other.towers.bias[0] += 1.0
+    with pytest.raises(ParityError, match=SCORER_FILE):
+        check_requests(other, tmp_path / SCORER_FILE, [one])

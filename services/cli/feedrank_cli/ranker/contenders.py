@@ -87,4 +87,5 @@ def _learned_from(task: RankingTask) -> tuple[np.ndarray, np.ndarray]:
     served_s = task.train.impressions.served_s
     start_s = np.sort(served_s)[-min(MAX_ROWS, len(served_s))]
     latest = task.train.between(start_s, np.inf)
-    return features(latest), latest.impressions.label(Head.CLICK)
+    # LightGBM warns of a column that lies scattered in memory.
+    return features(latest), np.ascontiguousarray(latest.impressions.label(Head.CLICK))
