@@ -93,7 +93,9 @@ def test_the_ranker_of_a_simulated_world_is_held_to_the_oracle(task, monkeypatch
     way = (report.figures["history_click_auc"] - low) / (best - low)
     assert report.figures["history_way_to_oracle"] == pytest.approx(way)
     bounded = {figure for figure, _, _ in report.bounds}
-    assert {"history_way_to_oracle", "history_click_calibration_error"} <= bounded
+    assert "history_way_to_oracle" in bounded
+    # So small a world has too few reports for their calibration to be judged.
+    assert "history_report_calibration_error" not in bounded
 
 
 def test_a_format_without_data_is_refused(tmp_path):
