@@ -39,7 +39,9 @@ def export_ranker(
     export(model.items, folder / ITEM_FILE, {name: items[name][:64] for name in ITEM_INPUTS})
     requests = [request(model, examples, items, slate) for slate in range(examples.num_slates)]
     path = folder / SCORER_FILE
-    sample = max(requests, key=lambda inputs: inputs["item_vectors"].shape[1])
+    sample = dict(requests[0])
+    # Twice over, since a single candidate would be taken for a constant.
+    sample |= {name: torch.cat([sample[name]] * 2, dim=1) for name in CANDIDATE_INPUTS}
     places = torch.export.Dim("candidates", min=1, max=1 << 16)
     shapes = tuple({1: places} if name in CANDIDATE_INPUTS else {} for name in SCORER_INPUTS)
     with warnings.catch_warnings():
