@@ -48,6 +48,9 @@ def histories_before(
     An action at the very instant is left out: of two in one instant neither may tell the other.
     Shapes: users (B,), at_s (B,) to three (B, L), with ABSENT, 0 and 0 for nothing.
     """
+    if not len(log.user):
+        shape = (len(users), HISTORY_LENGTH)
+        return np.full(shape, ABSENT), np.zeros(shape, np.int64), np.zeros(shape, np.float32)
     distinct, start = np.unique(log.user, return_index=True)
     ends = np.append(start[1:], len(log.user))
     place = np.searchsorted(distinct, users)
@@ -62,9 +65,6 @@ def histories_before(
     index = stop[:, None] - HISTORY_LENGTH + np.arange(HISTORY_LENGTH)
     mask = index >= first[:, None]
     index = np.where(mask, index, 0)
-    if not len(log.user):
-        empty = np.zeros(index.shape)
-        return empty.astype(np.int64) + ABSENT, empty.astype(np.int64), empty.astype(np.float32)
     ages = np.where(mask, np.maximum(at_s[:, None] - log.at_s[index], 0), 0)
     return (
         np.where(mask, log.item[index], ABSENT),

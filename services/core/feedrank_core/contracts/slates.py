@@ -15,6 +15,27 @@ Probability = Annotated[float, Field(gt=0, le=1)]
 SCHEMA_VERSION = 1
 
 
+class Head(StrEnum):
+    """What the ranker foretells of an impression, and the names of `SlateItem.scores`.
+
+    Each is the probability that an impression leads to it, but `dwell`: the expected
+    log1p of the seconds that the item is looked at.
+    """
+
+    CLICK = "click"
+    LIKE = "like"
+    SHARE = "share"
+    COMMENT = "comment"
+    FOLLOW = "follow"
+    HIDE = "hide"
+    REPORT = "report"
+    DWELL = "dwell"
+
+
+HEADS = tuple(Head)
+"""In the order of the ranker's output."""
+
+
 class Source(StrEnum):
     """Which candidate generator an item came from."""
 

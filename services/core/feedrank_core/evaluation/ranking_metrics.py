@@ -36,21 +36,28 @@ def auc(score_N: np.ndarray, relevant: np.ndarray, left_out: np.ndarray) -> floa
     """Probability that a relevant item scores above another of the catalogue; ties count half.
 
     Items in `left_out` (those known from training) take no part. NaN when there is no other item.
-    Source: Mann-Whitney U by mid-ranks.
     """
     takes_part_N = np.ones(len(score_N), dtype=bool)
     takes_part_N[left_out] = False
     takes_part_N[relevant] = True
     is_relevant_N = np.zeros(len(score_N), dtype=bool)
     is_relevant_N[relevant] = True
-    scores, is_relevant = score_N[takes_part_N], is_relevant_N[takes_part_N]
-    num_relevant, num_other = int(is_relevant.sum()), int((~is_relevant).sum())
-    if num_relevant == 0 or num_other == 0:
+    return pooled_auc(score_N[takes_part_N], is_relevant_N[takes_part_N])
+
+
+def pooled_auc(score_R: np.ndarray, is_positive_R: np.ndarray) -> float:
+    """Probability that a positive row scores above another one; ties count half.
+
+    NaN when all are alike. Source: Mann-Whitney U by mid-ranks.
+    """
+    num_positive = int(is_positive_R.sum())
+    num_other = len(is_positive_R) - num_positive
+    if num_positive == 0 or num_other == 0:
         return float("nan")
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(score_R, return_inverse=True, return_counts=True)
     mid_rank = np.cumsum(counts) - (counts - 1) / 2
-    u = mid_rank[inverse][is_relevant].sum() - num_relevant * (num_relevant + 1) / 2
-    return float(u / (num_relevant * num_other))
+    u = mid_rank[inverse][is_positive_R].sum() - num_positive * (num_positive + 1) / 2
+    return float(u / (num_positive * num_other))
 
 
 def top_k(score_N: np.ndarray, left_out: np.ndarray, k: int) -> np.ndarray:

@@ -1,0 +1,77 @@
+"""The dense inputs of the ranker, of an item, of a reader and of both together; pure numpy.
+
+Trainer and model server call the same functions, on counters as they stood when the slate was
+served. Counts go in as log1p, rates as logarithms, so that a layer's sums are products of odds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from feedrank_core.contracts.features import Counter, HalfLife, column
+from feedrank_core.features.quality import smoothed_rate
+
+Counters = Mapping[str, np.ndarray]
+"""Decayed counters by their column; shapes broadcast."""
+
+COUNTED = (
+    Counter.IMPRESSIONS,
+    Counter.VIEWS,
+    Counter.CLICKS,
+    Counter.LIKES,
+    Counter.SHARES,
+    Counter.COMMENTS,
+    Counter.FOLLOWS,
+    Counter.HIDES,
+    Counter.REPORTS,
+    Counter.DWELL_S,
+)
+SPANS = (HalfLife.WEEK, HalfLife.FOREVER)
+COUNTER_COLUMNS = tuple(column(counter, span) for span in SPANS for counter in COUNTED)
+"""What of an item and of a reader the ranker reads, in the order of `counter_dense`."""
+PAIR_COUNTED = (Counter.IMPRESSIONS, Counter.VIEWS, Counter.CLICKS)
+"""What is counted of a reader with a category, a tag, a creator or an item type."""
+AFFINITIES = ("category", "tag", "creator", "item_type")
+
+PRIOR_RATES: dict[Counter, float] = {
+    Counter.VIEWS: 0.2,
+    Counter.CLICKS: 0.05,
+    Counter.LIKES: 0.01,
+    Counter.SHARES: 0.003,
+    Counter.COMMENTS: 0.003,
+    Counter.FOLLOWS: 0.003,
+    Counter.HIDES: 0.003,
+    Counter.REPORTS: 0.001,
+    Counter.DWELL_S: 2.0,
+}
+"""What an impression is thought to bring before anything is counted. Our own choice: the model
+learns what a rate means, and these only say where it begins."""
+DAY_S = 86_400.0
+
+
+def counter_dense(counters: Counters, counted: tuple[Counter, ...] = COUNTED) -> np.ndarray:
+    """Impressions as log1p and rates per impression as logarithms.
+
+    Shapes: (...) each to (..., 2 * len(counted)) float32.
+    """
+    columns = []
+    for span in SPANS:
+        shown = counters[column(Counter.IMPRESSIONS, span)]
+        columns.append(np.log1p(shown))
+        for counter in counted:
+            if counter is not Counter.IMPRESSIONS:
+                count = counters[column(counter, span)]
+                columns.append(np.log(smoothed_rate(count, shown, PRIOR_RATES[counter])))
+    return np.stack(columns, axis=-1).astype(np.float32)
+
+
+def age_dense(age_s: np.ndarray) -> np.ndarray:
+    """How old an item is: as a logarithm, and as what is left of its youth.
+
+    Shapes: (...) to (..., 3) float32.
+    """
+    age_days = np.maximum(age_s, 0.0) / DAY_S
+    left = [np.exp2(-age_days / half) for half in (1.0, 4.0)]
+    return np.stack([np.log1p(24 * age_days), *left], axis=-1).astype(np.float32)

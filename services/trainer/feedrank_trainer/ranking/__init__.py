@@ -1,0 +1,1 @@
+"""The multi-task ranker: its examples, its training, its calibration and its measures."""

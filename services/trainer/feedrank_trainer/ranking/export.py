@@ -1,0 +1,95 @@
+"""Exports the ranker to ONNX: its item tower, and the scorer of one request.
+
+The item tower runs once an item, when a bundle is made; the scorer once a request, on the vectors
+of its candidates and of the reader's history.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from feedrank_core.contracts.slates import HEADS
+from feedrank_core.features.encoding import ITEM_INPUTS
+from feedrank_core.models.ranker import Ranker
+from torch import Tensor, nn
+
+from feedrank_trainer.batching import ItemInputs
+from feedrank_trainer.onnx_export import TOLERANCE, ParityError, export
+from feedrank_trainer.ranking.batching import assemble
+from feedrank_trainer.ranking.examples import RankingExamples
+
+ITEM_FILE, SCORER_FILE = "ranker_items.onnx", "ranker_scorer.onnx"
+CANDIDATE_INPUTS = ("item_vectors", "item_dense", "pair_dense")
+SCORER_INPUTS = (
+    *CANDIDATE_INPUTS, "surface", "history_vectors", "history_actions", "history_ages_s",
+    "history_mask", "profile", "interests", "dense",
+)  # fmt: skip
+OUTPUT = "logits"
+
+
+def export_ranker(
+    model: Ranker, folder: Path, examples: RankingExamples, items: ItemInputs
+) -> None:
+    """Write both files, checked on the slates of `examples`. Raises: ParityError."""
+    model.eval()
+    export(model.items, folder / ITEM_FILE, {name: items[name][:64] for name in ITEM_INPUTS})
+    requests = [request(model, examples, items, slate) for slate in range(examples.num_slates)]
+    path = folder / SCORER_FILE
+    sample = dict(requests[0])
+    # Twice over, since a single candidate would be taken for a constant.
+    sample |= {name: torch.cat([sample[name]] * 2, dim=1) for name in CANDIDATE_INPUTS}
+    places = torch.export.Dim("candidates", min=1, max=1 << 16)
+    shapes = tuple({1: places} if name in CANDIDATE_INPUTS else {} for name in SCORER_INPUTS)
+    with warnings.catch_warnings():
+        # The exporter warns of its own internals (deprecated onnxscript calls): not ours to mend.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model.scorer,
+            tuple(sample[name] for name in SCORER_INPUTS),
+            str(path),
+            input_names=list(SCORER_INPUTS),
+            output_names=[OUTPUT],
+            dynamic_shapes=shapes,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    check_requests(model.scorer, path, requests)
+
+
+@torch.no_grad()
+def request(
+    model: Ranker, examples: RankingExamples, items: ItemInputs, slate: int
+) -> dict[str, Tensor]:
+    """One slate as a request of its own, with a history of the full length."""
+    batch = assemble(examples, np.array([slate]), items, whole_history=True)
+    item_UD = model.items(**batch.item_inputs)
+    mask_BL1 = batch.inputs["history_mask"].unsqueeze(2)
+    return {
+        "item_vectors": item_UD[batch.item_BP],
+        "history_vectors": item_UD[batch.history_BL] * mask_BL1,
+        **batch.inputs,
+    }
+
+
+@torch.no_grad()
+def check_requests(scorer: nn.Module, path: Path, requests: list[dict[str, Tensor]]) -> None:
+    """Raises: ParityError where torch and onnxruntime differ by more than TOLERANCE."""
+    session = open_scorer(path)
+    for inputs in requests:
+        theirs = session.run([OUTPUT], {name: v.numpy() for name, v in inputs.items()})[0]
+        ours = scorer(**inputs).numpy()
+        worst = float(np.abs(np.asarray(theirs) - ours).max())
+        if not worst <= TOLERANCE or ours.shape[2] != len(HEADS):
+            raise ParityError(f"{path.name} differs from torch by {worst:.2g}")
+
+
+def open_scorer(path: Path) -> onnxruntime.InferenceSession:
+    """A session on one thread: a server has as many requests as cores."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

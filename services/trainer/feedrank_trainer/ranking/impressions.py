@@ -1,0 +1,125 @@
+"""What was shown and what came of it: impressions with a label for every head.
+
+R impressions, H = len(HEADS) heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from feedrank_core.contracts.events import Surface
+from feedrank_core.contracts.slates import HEADS, Head
+
+from feedrank_trainer.labels import LABEL_WINDOW_H, seconds
+
+SURFACES = tuple(Surface)
+NOWHERE = -1
+"""The position of an impression that stood in no list."""
+COUNTED_HEADS = tuple(head for head in HEADS if head is not Head.DWELL)
+_DONE = ", ".join(
+    f"bool_or(event_type = '{head.value}')::FLOAT AS \"{head.value}\"" for head in COUNTED_HEADS
+)
+_KNOWN = ", ".join(
+    f'coalesce("{head.value}", 0)::FLOAT AS "{head.value}"' for head in COUNTED_HEADS
+)
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """Impressions by reader and time, those of a slate side by side and in its order.
+
+    Shapes: (R,) each but `label_RH` (R, H) float32, NaN where a head is not known; `user` and
+    `item` dense indices int64, `slate` int64 ascending in steps of one, `position` int64 with
+    NOWHERE for none, `surface` int64 index into SURFACES, `served_s` and `settled_s` Unix seconds:
+    when the slate was served, and when the last of what came of the impression was accepted.
+    The label of dwell is log1p of its seconds, 0 where nothing was viewed.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    slate: np.ndarray
+    position: np.ndarray
+    surface: np.ndarray
+    served_s: np.ndarray
+    settled_s: np.ndarray
+    label_RH: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def rows(self, chosen: np.ndarray) -> Impressions:
+        """The chosen impressions, in order; slates are numbered anew."""
+        parts = {field.name: getattr(self, field.name)[chosen] for field in fields(self)}
+        parts["slate"] = np.unique(parts["slate"], return_inverse=True)[1].astype(np.int64)
+        return Impressions(**parts)
+
+    def label(self, head: Head) -> np.ndarray:
+        """The labels of one head. Shapes: (R,) float32."""
+        return self.label_RH[:, HEADS.index(head)]
+
+
+def labelled_impressions(
+    connection: duckdb.DuckDBPyConnection,
+    user_ids: pa.Array,
+    item_ids: pa.Array,
+    *,
+    as_of: datetime,
+) -> Impressions:
+    """The impressions whose label window had passed by `as_of`.
+
+    `connection` holds views `impressions`, `interactions` and `slates` in the columns of the
+    contracts; the ids give the dense indices, and what names others is left out, as is an
+    impression of no slate: nobody knows what it was chosen from. An action counts if it was
+    accepted within the window after its slate was served.
+    """
+    for name, ids in (("readers", user_ids), ("catalogue", item_ids)):
+        numbers = pa.array(np.arange(len(ids)))
+        connection.register(name, pa.table({"id": ids, "number": numbers}))
+    window = f"served_at + INTERVAL {LABEL_WINDOW_H} HOUR"
+    query = f"""
+        WITH served AS (
+            SELECT request_id, min(served_at) AS served_at FROM slates GROUP BY request_id
+        ), shown AS (
+            SELECT request_id, item_id, any_value(user_id) AS user_id,
+                   min(position) AS position, any_value(surface) AS surface,
+                   min(accepted_at) AS shown_at, any_value(served_at) AS served_at
+            FROM impressions JOIN served USING (request_id)
+            WHERE {window} <= $as_of GROUP BY request_id, item_id
+        ), done AS (
+            SELECT request_id, item_id, max(accepted_at) AS done_at, max(dwell_s) AS dwell_s,
+                   {_DONE}
+            FROM interactions JOIN served USING (request_id)
+            WHERE accepted_at <= {window} GROUP BY request_id, item_id
+        )
+        SELECT readers.number AS "user", catalogue.number AS item, request_id, position, surface,
+               served_at, greatest(shown_at, coalesce(done_at, shown_at)) AS settled_at,
+               ln(1 + coalesce(dwell_s, 0))::FLOAT AS dwell,
+               {_KNOWN}
+        FROM shown LEFT JOIN done USING (request_id, item_id)
+        JOIN readers ON readers.id = user_id JOIN catalogue ON catalogue.id = item_id
+        ORDER BY "user", served_at, request_id, position, item"""
+    return _from_table(connection.execute(query, {"as_of": as_of}).to_arrow_table())
+
+
+def _from_table(table: pa.Table) -> Impressions:
+    request = table["request_id"].combine_chunks().dictionary_encode()
+    code = request.indices.to_numpy(zero_copy_only=False)
+    is_new = np.r_[False, code[1:] != code[:-1]]
+    surfaces = pa.array([str(surface) for surface in SURFACES])
+    names = table["surface"].combine_chunks().dictionary_encode()
+    known = np.array([surfaces.index(name).as_py() for name in names.dictionary], np.int64)
+    labels = [table[head.value].to_numpy() for head in HEADS]
+    return Impressions(
+        user=table["user"].to_numpy().astype(np.int64),
+        item=table["item"].to_numpy().astype(np.int64),
+        slate=np.cumsum(is_new).astype(np.int64),
+        position=table["position"].fill_null(NOWHERE).to_numpy().astype(np.int64),
+        surface=known[names.indices.to_numpy(zero_copy_only=False)],
+        served_s=seconds(table["served_at"]),
+        settled_s=seconds(table["settled_at"]),
+        label_RH=np.stack(labels, axis=1).astype(np.float32),
+    )

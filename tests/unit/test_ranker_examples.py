@@ -1,0 +1,147 @@
+"""What an example of the ranker knows is what was known just before its slate was served."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+from feedrank_core.contracts.slates import HEADS, Head
+from feedrank_core.features.ranking import AFFINITIES, COUNTED, counter_dense
+from feedrank_trainer.examples import Log
+from feedrank_trainer.ranking.counting import sums_before
+from feedrank_trainer.ranking.examples import ExampleError, RankingExamples, examples_of
+from feedrank_trainer.ranking.impressions import NOWHERE, Impressions, labelled_impressions
+
+NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
+
+
+def events(rows: list[tuple], names: str) -> pa.Table:
+    columns = zip(*rows, strict=True) if rows else [[] for _ in names.split()]
+    return pa.table(dict(zip(names.split(), map(list, columns), strict=True)))
+
+
+def after(minutes: float) -> datetime:
+    return NOON + timedelta(minutes=minutes)
+
+
+@pytest.fixture
+def lake() -> duckdb.DuckDBPyConnection:
+    """One slate of three places at noon, and what became of it."""
+    connection = duckdb.connect()
+    tables = {
+        "slates": events([("r1", NOON)], "request_id served_at"),
+        "impressions": events(
+            [
+                ("r1", "ada", "a", 0, "home", after(1)),
+                ("r1", "ada", "b", 1, "home", after(2)),
+                ("r1", "ada", "c", None, "explore", after(3)),
+                ("r1", "ada", "withdrawn", 3, "home", after(3)),
+                ("nobody-knows", "ada", "a", 0, "home", after(4)),
+            ],
+            "request_id user_id item_id position surface accepted_at",
+        ),
+        "interactions": events(
+            [
+                ("r1", "a", "view", 3.0, after(5)),
+                ("r1", "a", "click", None, after(4)),
+                ("r1", "b", "hide", None, after(119)),
+                ("r1", "c", "like", None, after(121)),
+            ],
+            "request_id item_id event_type dwell_s accepted_at",
+        ),
+    }
+    for name, table in tables.items():
+        connection.register(name, table)
+    return connection
+
+
+def labelled(lake: duckdb.DuckDBPyConnection, *, as_of: datetime) -> Impressions:
+    return labelled_impressions(lake, pa.array(["ada"]), pa.array(["a", "b", "c"]), as_of=as_of)
+
+
+def test_an_action_within_two_hours_of_serving_is_a_label_and_a_later_one_is_not(lake):
+    shown = labelled(lake, as_of=after(1000))
+    done = {head: shown.label(head).tolist() for head in HEADS}
+    assert done.pop(Head.CLICK) == [1, 0, 0]
+    assert done.pop(Head.HIDE) == [0, 1, 0]
+    assert done.pop(Head.DWELL) == pytest.approx([np.log(4), 0, 0])
+    assert set(map(tuple, done.values())) == {(0, 0, 0)}
+    assert shown.item.tolist() == [0, 1, 2]
+    assert shown.position.tolist() == [0, 1, NOWHERE]
+
+
+def test_an_impression_is_settled_when_the_last_of_it_was_accepted(lake):
+    shown = labelled(lake, as_of=after(1000))
+    minutes = (shown.settled_s - NOON.timestamp()) / 60
+    assert minutes.tolist() == [5, 119, 3]
+
+
+def test_a_slate_whose_window_is_open_teaches_nothing_yet(lake):
+    assert len(labelled(lake, as_of=after(119))) == 0
+    assert len(labelled(lake, as_of=after(120))) == 3
+
+
+def test_sums_are_of_what_lies_strictly_before_and_decay():
+    rng = np.random.default_rng(0)
+    key, at_s = rng.integers(0, 5, 200), rng.integers(0, 40, 200).astype(float)
+    value = rng.random(200)
+    found = sums_before(
+        key, at_s, {"v": value}, {"10s": 10.0, "forever": np.inf}, key_Q=key, at_Q=at_s
+    )
+    for half_life_s, sums in ((10.0, found["v_10s"]), (np.inf, found["v_forever"])):
+        for q in range(200):
+            before = (key == key[q]) & (at_s < at_s[q])
+            weights = 2 ** (-(at_s[q] - at_s[before]) / half_life_s)
+            assert sums[q] == pytest.approx((value[before] * weights).sum(), abs=1e-5)
+
+
+def impressions(num: int, **given: np.ndarray) -> Impressions:
+    """A reader's slates of one item each, a minute apart, nothing done."""
+    minute = 60.0 * np.arange(num)
+    usual = {
+        "user": np.zeros(num, np.int64),
+        "item": np.arange(num) % 2,
+        "slate": np.arange(num),
+        "position": np.zeros(num, np.int64),
+        "surface": np.zeros(num, np.int64),
+        "served_s": minute,
+        "settled_s": minute + 1.0,
+        "label_RH": np.zeros((num, len(HEADS)), np.float32),
+    }
+    return Impressions(**(usual | given))
+
+
+def described(shown: Impressions, created_s_N: np.ndarray | None = None) -> RankingExamples:
+    nothing = np.empty(0, np.int64)
+    log = Log(nothing, nothing, nothing, np.empty(0), np.empty(0, bool))
+    groups = {name: np.array([0, 1]) for name in AFFINITIES}
+    profiles = {"profile": np.zeros((1, 3), np.int64), "interests": np.zeros((1, 8), np.int64)}
+    created_s_N = np.zeros(2) if created_s_N is None else created_s_N
+    return examples_of(shown, log, groups, created_s_N, profiles)
+
+
+def test_an_impression_counts_once_all_that_came_of_it_is_told():
+    settled_s = np.array([500.0, 61.0, 121.0, 181.0])
+    examples = described(impressions(4, settled_s=settled_s))
+    shown = np.expm1(examples.user_dense_SF[:, len(COUNTED)])
+    assert shown == pytest.approx([0, 0, 1, 2], abs=1e-5)
+
+
+def test_a_head_that_is_not_known_counts_as_nothing():
+    label_RH = np.full((3, len(HEADS)), np.nan, np.float32)
+    examples = described(impressions(3, label_RH=label_RH))
+    zeros = described(impressions(3))
+    assert np.array_equal(examples.item_dense_RF, zeros.item_dense_RF)
+
+
+def test_a_feature_that_is_no_number_is_an_error_that_names_it():
+    with pytest.raises(ExampleError, match="item_dense"):
+        described(impressions(2), created_s_N=np.array([0.0, np.nan]))
+
+
+def test_rates_of_nothing_are_the_prior_whatever_the_counter():
+    counters = {f"{c}_{s}": np.zeros(1) for c in COUNTED for s in ("7d", "forever")}
+    assert np.isfinite(counter_dense(counters)).all()
