@@ -169,7 +169,7 @@ def shortened(examples: Examples) -> Examples:
 
 def without_absent(items: ItemInputs) -> ItemInputs:
     """The inputs without vectors that no item has, so that no step carries zeros for them."""
-    has_text, has_image = items["vector_mask"].any(axis=0)
+    has_text, has_image = (column.any() for column in items["vector_mask"].T)
     found = dict(items)
     if not has_image:
         found["image_vector"] = items["image_vector"][:, :0]

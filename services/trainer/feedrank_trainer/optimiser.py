@@ -30,7 +30,7 @@ class RowWiseAdam:
     Source: Kingma and Ba 2015; a moment a row as in DLRM and TorchRec.
     """
 
-    def __init__(self, table: nn.Parameter, *, weight_decay: float) -> None:
+    def __init__(self, table: Tensor, *, weight_decay: float) -> None:
         self.table, self.weight_decay = table, weight_decay
         self.num_steps = 0
         self.moment = torch.zeros(len(table), device=table.device)
@@ -69,7 +69,7 @@ class Optimiser:
     config: TrainingConfig
     ranks: Ranks
     tables: list[RowWiseAdam] = field(init=False)
-    layers: list[nn.Parameter] = field(init=False)
+    layers: list[Tensor] = field(init=False)
     adam: torch.optim.AdamW = field(init=False)
     rate: float = field(init=False)
 
@@ -115,13 +115,13 @@ class Optimiser:
             one.load(of_one)
 
 
-def sparse_tables(model: nn.Module) -> list[nn.Parameter]:
+def sparse_tables(model: nn.Module) -> list[Tensor]:
     """The tables whose gradients hold the rows of a batch alone."""
     tables = (module for module in model.modules() if isinstance(module, nn.Embedding))
     return [table.weight for table in tables if table.sparse]
 
 
-def _grad_of(parameter: nn.Parameter) -> Tensor:
+def _grad_of(parameter: Tensor) -> Tensor:
     """Its gradient, coalesced where it is sparse; of zeros where a batch did not use it."""
     grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     return grad.coalesce() if grad.is_sparse else grad

@@ -184,7 +184,7 @@ def fingerprint(prepared: Prepared) -> dict[str, str]:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - FOOTER_BYTES))
             examples.update(f"{path.name} {size} ".encode() + file.read())
-    catalogue = xxhash.xxh3_64(np.ascontiguousarray(prepared.catalogue.item_key))
+    catalogue = xxhash.xxh3_64(prepared.catalogue.item_key.tobytes())
     return {"examples": examples.hexdigest(), "catalogue": catalogue.hexdigest()}
 
 

@@ -209,7 +209,8 @@ class Training:
         for step in self.ranks.together(left):
             batch = assemble(step, self.items, self.log_q_N, config=self.config, rng=self.rng)
             batch = batch.to(self.model.device)
-            loss = sampled_softmax(*self.model(batch), batch.row)
+            own_P, score_QC, hidden_QC = self.model(batch)
+            loss = sampled_softmax(own_P, score_QC, hidden_QC, batch.row)
             loss.backward()
             self.optimiser.step()
             losses.append(loss.item())

@@ -5,6 +5,8 @@ N items, D = EMBEDDING_DIM, T tags, L n-grams. Inputs as in `features.encoding`.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -138,11 +140,11 @@ class ItemTower(nn.Module):
             image_vector * vector_mask[:, 1:],
         ]
         field_NW = torch.cat(fields, dim=1)
-        first, *others = self.content
+        first = cast(nn.Linear, self.content[0])
         content_ND = nn.functional.linear(
             field_NW, first.weight[:, : field_NW.shape[1]], first.bias
         )
-        for layer in others:
+        for layer in self.content[1:]:
             content_ND = layer(content_ND)
         content_ND = self.content_weight * self.centred(content_ND)
         return finished(id_ND + content_ND, cosine=self.cosine)
