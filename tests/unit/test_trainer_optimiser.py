@@ -6,7 +6,6 @@ import pytest
 import torch
 from feedrank_core.features.encoding import FeatureSchema
 from feedrank_core.models.two_tower import TwoTower
-from feedrank_trainer.configuration import TrainingConfig
 from feedrank_trainer.optimiser import (
     BETA,
     EPSILON,
@@ -15,7 +14,6 @@ from feedrank_trainer.optimiser import (
     RowWiseAdam,
     sparse_tables,
 )
-from feedrank_trainer.ranks import Ranks
 from torch import nn
 
 NUM_ROWS, DIM, RATE = 12, 4, 0.01
@@ -85,7 +83,7 @@ def test_a_gradient_is_cut_over_tables_and_layers_together(monkeypatch):
     (1e3 * model([1, 1, 4])).backward()
     found = [p.grad.to_dense().flatten() for p in model.parameters() if p.grad is not None]
     whole = torch.cat(found).norm()
-    optimiser, cut = Optimiser(model, TrainingConfig(), Ranks()), []
+    optimiser, cut = Optimiser(model, 3e-3, 1e-5), []
     monkeypatch.setattr(optimiser.tables[0], "step", lambda grad, rate: cut.append(grad))
     assert model.rows.weight.grad is not None
     before = model.rows.weight.grad.coalesce().values().clone()
@@ -96,7 +94,7 @@ def test_a_gradient_is_cut_over_tables_and_layers_together(monkeypatch):
 
 def test_one_goes_on_from_the_state_of_another():
     first, second = Small(), Small()
-    one, other = (Optimiser(model, TrainingConfig(), Ranks()) for model in (first, second))
+    one, other = (Optimiser(model, 3e-3, 1e-5) for model in (first, second))
     for ids in ([1, 2], [2, 3]):
         first(ids).backward()
         one.step()

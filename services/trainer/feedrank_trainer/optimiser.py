@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from feedrank_trainer.configuration import TrainingConfig
 from feedrank_trainer.ranks import Ranks
 
 MAX_GRADIENT = 5.0
@@ -66,15 +65,15 @@ class Optimiser:
     """RowWiseAdam for the sparse tables of a model and AdamW for the rest, at one learning rate."""
 
     model: nn.Module
-    config: TrainingConfig
-    ranks: Ranks
+    rate: float
+    weight_decay: float
+    ranks: Ranks = Ranks()  # noqa: RUF009 - frozen
     tables: list[RowWiseAdam] = field(init=False)
     layers: list[Tensor] = field(init=False)
     adam: torch.optim.AdamW = field(init=False)
-    rate: float = field(init=False)
 
     def __post_init__(self) -> None:
-        decay, self.rate = self.config.weight_decay, self.config.learning_rate
+        decay = self.weight_decay
         tables = {id(table): table for table in sparse_tables(self.model)}
         learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.layers = [parameter for parameter in learned if id(parameter) not in tables]

@@ -168,7 +168,9 @@ class Training:
     last: Epoch = Epoch(0, 0, math.nan, None, 0.0)
 
     def __post_init__(self) -> None:
-        self.optimiser = Optimiser(self.model, self.config, self.ranks)
+        self.optimiser = Optimiser(
+            self.model, self.config.learning_rate, self.config.weight_decay, self.ranks
+        )
 
     @classmethod
     def of(

@@ -144,7 +144,6 @@ class ItemTower(nn.Module):
         content_ND = nn.functional.linear(
             field_NW, first.weight[:, : field_NW.shape[1]], first.bias
         )
-        for layer in self.content[1:]:
-            content_ND = layer(content_ND)
+        content_ND = self.content[1:](content_ND)
         content_ND = self.content_weight * self.centred(content_ND)
         return finished(id_ND + content_ND, cosine=self.cosine)

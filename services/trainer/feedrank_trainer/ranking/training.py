@@ -15,9 +15,10 @@ from feedrank_core.models.ranker import Ranker, Widths
 from torch import Tensor, nn
 
 from feedrank_trainer.batching import ItemInputs
+from feedrank_trainer.optimiser import Optimiser
 from feedrank_trainer.ranking.batching import RankingBatch, assemble, shuffled
 from feedrank_trainer.ranking.examples import RankingExamples
-from feedrank_trainer.training import MAX_GRADIENT, make_repeatable
+from feedrank_trainer.training import make_repeatable
 
 DWELL_WEIGHT = 0.2
 """Of dwell's squared error beside the heads' cross-entropy, so that it drowns no rare head."""
@@ -63,9 +64,7 @@ def fit_ranker(
     make_repeatable(seed)
     model = Ranker(schema, widths_of(examples), attention=config.attention, dropout=config.dropout)
     _begin_at_means(model, examples)
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
+    optimiser = Optimiser(model, config.learning_rate, config.weight_decay)
     rng = np.random.default_rng(seed)
     total = config.epochs * math.ceil(examples.num_slates / config.batch_size)
     began, step = time.monotonic(), 0
@@ -73,14 +72,11 @@ def fit_ranker(
         losses = []
         model.train()
         for slates in shuffled(examples, config.batch_size, rng):
-            for group in optimiser.param_groups:
-                share = 1 - (step / total) * (1 - config.last_learning_rate)
-                group["lr"] = config.learning_rate * share
+            share = 1 - (step / total) * (1 - config.last_learning_rate)
+            optimiser.set_rate(config.learning_rate * share)
             batch = assemble(examples, slates, items)
             loss = masked_loss(forward(model, batch, with_position=True), batch.label_BPH)
-            optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT)
             optimiser.step()
             losses.append(loss.item())
             step += 1
