@@ -24,12 +24,13 @@ PRESETS = {
         patience=5,
     ),
     "sequences": TrainingConfig(
-        epochs=40,
+        epochs=80,
         num_uniform=1024,
         in_batch=False,
         learning_rate=2e-3,
+        last_learning_rate=0.1,
         weight_decay=0.0,
-        dropout=0.3,
+        dropout=0.5,
         id_dropout=0.0,
         history_dropout=0.0,
         history="sequence",
@@ -37,6 +38,6 @@ PRESETS = {
         all_places=True,
         batch_size=256,
         pool=16,
-        patience=4,
+        patience=8,
     ),
 }
