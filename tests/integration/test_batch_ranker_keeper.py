@@ -133,6 +133,7 @@ def test_what_a_killed_writer_left_of_erased_readers_goes_at_the_start(keeper, c
     before = candidates_in(cache)
     cache.set(key_of("erased:too"), b"written after the sweep of the erasure")
     cache.set(CANDIDATES.key(bundle=OLD, user="erased"), b"by the day before")
+    cache.set(key_of("").encode() + b"\xff", b"no text")
     assert keeper.look() == 0
     assert candidates_in(cache) == before
 

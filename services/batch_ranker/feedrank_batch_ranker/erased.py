@@ -56,8 +56,9 @@ def forget_absent(cache: Redis, users: Path) -> int:
     num_deleted = 0
     names = cache.scan_iter(match=CANDIDATES.key(bundle="*", user="*"), count=SCAN_COUNT)
     while page := list(islice(names, NAMES)):
-        of = pa.array([name.split(b":", 2)[2] for name in page], pa.string())
-        known = pc.is_in(of, pq.read_table(users, columns=["user_id"])["user_id"])
+        # As bytes: a name may be no text.
+        of = pa.array([name.split(b":", 2)[2] for name in page], pa.binary())
+        known = pc.is_in(of, pq.read_table(users, columns=["user_id"])["user_id"].cast(pa.binary()))
         absent = [name for name, there in zip(page, known.to_pylist(), strict=True) if not there]
         for start in range(0, len(absent), SCAN_COUNT):
             cache.delete(*absent[start : start + SCAN_COUNT])

@@ -26,7 +26,7 @@ from feedrank_feature_store.stream.remembered import EventIds, ParkedViews
 from feedrank_feature_store.stream.tables import CounterTable, PackedTable
 from feedrank_feature_store.stream.trending import Trending
 
-LAYOUT = 3
+LAYOUT = 4
 """Of what is packed in the state. A folder of another layout is built anew from the lake."""
 MAP_BYTES = 1 << 40
 """Address space, not memory or disk: what the file may grow to."""
