@@ -19,6 +19,7 @@ with joined() as ranks:
     mine = ranks.rank
     sparse = rows([{1: [2.0, 4.0], 3: [1.0, 1.0]}, {3: [3.0, 5.0], 8: [2.0, 2.0]}][mine])
     dense, mean = ranks.average([torch.full((2, 3), float(mine)), sparse])
+    assert ranks.average([]) == []
     steps = list(ranks.together(iter(range(3 + mine))))
     told = ranks.told(lambda: "the first says")
     found = {

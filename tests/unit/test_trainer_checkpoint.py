@@ -149,6 +149,19 @@ def test_a_crash_while_a_checkpoint_is_written_leaves_the_one_before(checkpoint,
     assert [path.name for path in checkpoint.path.parent.iterdir()] == [checkpoint.path.name]
 
 
+def test_what_a_killed_writer_left_goes_with_the_next_checkpoint(checkpoint):
+    left = checkpoint.path.with_name(f".{checkpoint.path.name}.0123abcd.unfinished")
+    left.write_bytes(b"gigabytes")
+    trained(checkpoint)
+    assert [path.name for path in checkpoint.path.parent.iterdir()] == [checkpoint.path.name]
+
+
+def test_a_training_that_begins_where_another_ended_goes_on_only_after_that_one(checkpoint):
+    trained(checkpoint.after({"epochs": 6}))
+    with pytest.raises(CheckpointError, match=r"an earlier training's epochs 6.*epochs 8"):
+        trained(checkpoint.after({"epochs": 8}))
+
+
 def test_a_device_that_is_not_there_is_an_error_that_names_it():
     schema = FeatureSchema()
     with pytest.raises(DeviceError, match="no device 'cuda:77' here"):

@@ -29,8 +29,14 @@ class Checkpoint:
     path: Path
     made_for: dict[str, Any]
 
+    def after(self, training: dict[str, Any]) -> Checkpoint:
+        """The same for a training that begins where another one ended."""
+        before = {f"an earlier training's {field}": value for field, value in training.items()}
+        return Checkpoint(self.path, self.made_for | before)
+
     def save(self, state: State, made_for: dict[str, Any]) -> None:
         """Replace what is there. Raises: OSError."""
+        self._clear()
         with replacing(self.path) as unfinished:
             torch.save({"made_for": self.made_for | made_for, "state": state}, unfinished)
 
@@ -45,7 +51,8 @@ class Checkpoint:
             # Mapped, so that a large table is not held twice while it is copied.
             found = torch.load(self.path, map_location="cpu", mmap=True, weights_only=True)
             there, state = found["made_for"], found["state"]
-        except (RuntimeError, LookupError, TypeError) as error:
+        except Exception as error:
+            # What torch raises is whatever the bytes have led it to.
             raise CheckpointError(f"{self.path} cannot be read: {remedy}") from error
         for field, wanted in (self.made_for | made_for).items():
             if there.get(field) != wanted:
@@ -57,4 +64,10 @@ class Checkpoint:
 
     def remove(self) -> None:
         """What it was kept for is done."""
+        self._clear()
         self.path.unlink(missing_ok=True)
+
+    def _clear(self) -> None:
+        """What a killed process had not finished; it may be gigabytes."""
+        for unfinished in self.path.parent.glob(f".{self.path.name}.*.unfinished"):
+            unfinished.unlink()

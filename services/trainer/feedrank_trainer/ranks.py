@@ -52,7 +52,7 @@ class Ranks:
 
     def average(self, grads: Sequence[Tensor]) -> list[Tensor]:
         """The means of gradients over the processes, dense or of some rows."""
-        if self.size == 1:
+        if self.size == 1 or not grads:
             return list(grads)
         dense = [grad for grad in grads if not grad.is_sparse]
         flat = torch.cat([grad.flatten() for grad in dense]) / self.size

@@ -136,11 +136,12 @@ def train_bundle(
         holdout_from(prepared.shards, num_items, start_s=start, stop_s=stop, seed=seed)
         for start, stop in ((stop_s, test_s), (test_s, np.inf))
     )
-    items, _ = items_as_of(prepared, stop_s)
+    until_s = stop_s if early else test_s if late else np.inf
+    items, _ = items_as_of(prepared, until_s)
     shards = place.ranks.share(prepared.shards)
     first, second = place.checkpoints(fingerprint(prepared))
     model = fit_here(
-        Shards(shards, stop_s=stop_s) if early else Shards(shards),
+        Shards(shards, stop_s=until_s),
         items,
         config=config,
         validate=None if early is None else lambda model: ndcg(early, model, items),
@@ -152,12 +153,18 @@ def train_bundle(
         contenders = {"two_tower": towers(late, model, items), **baselines(late)}
         metrics = compare(late, contenders, seed=seed)
     items, trained_N = items_as_of(prepared, np.inf)
-    refit_epochs = 0 if early is None else REFIT_EPOCHS
+    refit_epochs = REFIT_EPOCHS if until_s < np.inf else 0
     if refit_epochs:
         # At the rate where the training ended: a larger one would undo what it settled on.
         last = config.learning_rate * config.last_learning_rate
         again = replace(config, epochs=refit_epochs, learning_rate=last, last_learning_rate=1.0)
-        model = fit_here(Shards(shards), items, config=again, start=model, checkpoint=second)
+        model = fit_here(
+            Shards(shards),
+            items,
+            config=again,
+            start=model,
+            checkpoint=second and second.after(asdict(config)),
+        )
     if not place.ranks.is_first:
         return None
     return write_bundle(

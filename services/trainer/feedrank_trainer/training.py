@@ -77,7 +77,12 @@ def fit(
     make_repeatable(seed)
     model = (start or new_model(schema, config)).to(place)
     training = Training.of(model, source, items, config, seed=seed, ranks=ranks)
-    made_for = {**asdict(config), "seed": seed, "schema": _digest(schema), "processes": ranks.size}
+    made_for = asdict(config) | {
+        "seed": seed,
+        "schema": _digest(schema),
+        "processes": ranks.size,
+        "device": place.type,
+    }
     if checkpoint is not None and (state := checkpoint.load(made_for)) is not None:
         training.load(state)
         report(replace(training.last, is_resumed=True))

@@ -74,7 +74,7 @@ def labelled_impressions(
     `connection` holds views `impressions`, `interactions` and `slates` in the columns of the
     contracts; the ids give the dense indices, and what names others is left out, as is an
     impression of no slate: nobody knows what it was chosen from. An action counts if it was
-    accepted within the window after its slate was served.
+    accepted within the window after its slate was served, and so does the impression.
     """
     for name, ids in (("readers", user_ids), ("catalogue", item_ids)):
         numbers = pa.array(np.arange(len(ids)))
@@ -88,7 +88,7 @@ def labelled_impressions(
                    min(position) AS position, any_value(surface) AS surface,
                    min(accepted_at) AS shown_at, any_value(served_at) AS served_at
             FROM impressions JOIN served USING (request_id)
-            WHERE {window} <= $as_of GROUP BY request_id, item_id
+            WHERE {window} <= $as_of AND accepted_at <= {window} GROUP BY request_id, item_id
         ), done AS (
             SELECT request_id, item_id, max(accepted_at) AS done_at, max(dwell_s) AS dwell_s,
                    {_DONE}
@@ -96,7 +96,7 @@ def labelled_impressions(
             WHERE accepted_at <= {window} GROUP BY request_id, item_id
         )
         SELECT readers.number AS "user", catalogue.number AS item, request_id, position, surface,
-               served_at, greatest(shown_at, coalesce(done_at, shown_at)) AS settled_at,
+               served_at, greatest(served_at, shown_at, coalesce(done_at, shown_at)) AS settled_at,
                ln(1 + coalesce(dwell_s, 0))::FLOAT AS dwell,
                {_KNOWN}
         FROM shown LEFT JOIN done USING (request_id, item_id)
@@ -108,13 +108,14 @@ def labelled_impressions(
 def _from_table(table: pa.Table) -> Impressions:
     request = table["request_id"].combine_chunks().dictionary_encode()
     code = request.indices.to_numpy(zero_copy_only=False)
-    is_new = np.r_[False, code[1:] != code[:-1]]
+    user = table["user"].to_numpy().astype(np.int64)
+    is_new = (np.diff(code, prepend=code[:1]) != 0) | (np.diff(user, prepend=user[:1]) != 0)
     surfaces = pa.array([str(surface) for surface in SURFACES])
     names = table["surface"].combine_chunks().dictionary_encode()
     known = np.array([surfaces.index(name).as_py() for name in names.dictionary], np.int64)
     labels = [table[head.value].to_numpy() for head in HEADS]
     return Impressions(
-        user=table["user"].to_numpy().astype(np.int64),
+        user=user,
         item=table["item"].to_numpy().astype(np.int64),
         slate=np.cumsum(is_new).astype(np.int64),
         position=table["position"].fill_null(NOWHERE).to_numpy().astype(np.int64),
