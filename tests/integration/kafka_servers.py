@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from feedrank_core.contracts.topics import Topic
+from feedrank_core.contracts.topics import Topic, with_dead_letters
 from feedrank_core.runtime.bus import BusUnavailableError
 from feedrank_core.runtime.bus_kafka import KafkaBus
 from feedrank_core.runtime.bus_kafka_connection import Connection
@@ -100,6 +100,22 @@ class OwnBroker:
 
 def admin_of(url: str) -> kafka.KafkaAdminClient:
     return Connection(url, timeout_s=10).built(kafka.KafkaAdminClient)
+
+
+def await_leaders(url: str) -> None:
+    """Returns once every partition answers.
+
+    On a busy machine a new one has no leader for longer than a test of short patience waits.
+    """
+    connection = Connection(url, timeout_s=30)
+    places = [
+        kafka.TopicPartition(connection.name(topic.name), number)
+        for topic in with_dead_letters().values()
+        for number in range(topic.partitions)
+    ]
+    consumer = connection.built(kafka.KafkaConsumer)
+    consumer.end_offsets(places)
+    consumer.close()
 
 
 def expire(bus: KafkaBus, topic: Topic) -> None:

@@ -37,7 +37,14 @@ from feedrank_ingestion.bus_eraser import FORGOTTEN_BY
 from feedrank_ingestion.lake_sink import LakeSink
 from feedrank_ingestion.order_follower import OrderFollower
 from integration.bus_contract import LEASE_S, BusContract, Outage, outgoing, read
-from integration.kafka_servers import OwnBroker, TidyBus, admin_of, expire, require_kafka
+from integration.kafka_servers import (
+    OwnBroker,
+    TidyBus,
+    admin_of,
+    await_leaders,
+    expire,
+    require_kafka,
+)
 from kafka.admin import ConfigResource
 from processes import free_port
 
@@ -70,6 +77,7 @@ class TestKafkaBus(BusContract):
         patient.create_topics()
         patient.create_topics()
         patient.close()
+        await_leaders(bus.url)
 
     def test_topics_are_as_the_contracts_say(self, bus: KafkaBus, url: str) -> None:
         name = Connection(url, timeout_s=5).name
