@@ -28,7 +28,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -rs --dist loadfile
 # Hypothesis takes that for a strategy's doing. The others wait a fifth of their time for servers,
 # so three share two cores; the longest files come first.
 test: setup ## every test that this machine can run, but those that take many minutes
-	@$(PYTEST) -n 2 tests/unit tests/contract
+	@$(PYTEST) -n 2 -m "not long" tests/unit tests/contract
 	@$(PYTEST) -n 3 --no-loadscope-reorder -m "not long" tests/e2e tests/integration
 
 test-long: setup ## the tests that take many minutes: kills, erasure, Spark, the loop on Kafka

@@ -71,6 +71,7 @@ def test_a_rating_is_an_impression_and_four_stars_a_click(films):
     assert np.isnan(shown.label(Head.SHARE)).all()
 
 
+@pytest.mark.long
 def test_every_contender_is_measured_and_the_ranker_knows_a_readers_genre(films, monkeypatch):
     short = {"history": RankerConfig(epochs=8, batch_size=64, learning_rate=5e-3)}
     monkeypatch.setattr(ranker, "MODELS", short)

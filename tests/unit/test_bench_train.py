@@ -21,6 +21,7 @@ def small(monkeypatch) -> None:
     monkeypatch.setitem(train.PRESETS, train.PRESET, config)
 
 
+@pytest.mark.long
 def test_it_learns_draws_the_loss_and_leaves_nothing_behind(tmp_path: Path, small) -> None:
     home, picture = tmp_path / "home", tmp_path / "loss.svg"
     report = train.run(Home(home), quick=True, seed=1, users=300, picture=picture)
