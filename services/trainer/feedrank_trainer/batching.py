@@ -162,8 +162,7 @@ def asked_of(step: Step, histories: Examples, window: np.ndarray) -> Asked:
 
 def shortened(examples: Examples) -> Examples:
     """The examples with histories as wide as the longest of them, and one place at least."""
-    used = np.flatnonzero((examples["history"] >= 0).any(axis=0))
-    first = int(used[0]) if len(used) else examples["history"].shape[1] - 1
+    first = first_used(examples["history"])
     return examples | {name: examples[name][:, first:] for name in HISTORY_FIELDS}
 
 
@@ -176,6 +175,12 @@ def without_absent(items: ItemInputs) -> ItemInputs:
         if not has_text:
             found["text_vector"] = items["text_vector"][:, :0]
     return found
+
+
+def first_used(history_BL: np.ndarray) -> int:
+    """The first place where any history holds an item; the last one where none does."""
+    used = np.flatnonzero((history_BL >= 0).any(axis=0))
+    return int(used[0]) if len(used) else history_BL.shape[1] - 1
 
 
 def gather_items(items: ItemInputs, rows: np.ndarray) -> dict[str, torch.Tensor]:

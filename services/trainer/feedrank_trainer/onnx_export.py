@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -42,23 +43,38 @@ def export(tower: nn.Module, path: Path, inputs: dict[str, np.ndarray]) -> None:
     """Write one tower and check it on a batch of another size."""
     tower.eval()
     tensors = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in inputs.items()}
-    sample = tuple(at_least_two(t) for t in tensors.values())
+    sample = {name: at_least_two(tensor) for name, tensor in tensors.items()}
     batch = torch.export.Dim("batch", min=1, max=1 << 24)
+    write_onnx(tower, path, sample, {name: {0: batch} for name in sample}, output=OUTPUT)
+    check_parity(tower, path, tensors)
+
+
+def write_onnx(
+    module: nn.Module,
+    path: Path,
+    sample: dict[str, torch.Tensor],
+    dynamic: dict[str, dict[int, Any]],
+    *,
+    output: str,
+) -> None:
+    """Write a module whose inputs are those of `sample`, by name and in the order of its arguments.
+
+    `dynamic` names the axes of inputs whose length may vary.
+    """
     with warnings.catch_warnings():
         # The exporter warns of its own internals (deprecated onnxscript calls): not ours to mend.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            tower,
-            sample,
+            module,
+            tuple(sample.values()),
             str(path),
-            input_names=list(inputs),
-            output_names=[OUTPUT],
-            dynamic_shapes=tuple({0: batch} for _ in sample),
+            input_names=list(sample),
+            output_names=[output],
+            dynamic_shapes=tuple(dynamic.get(name, {}) for name in sample),
             dynamo=True,
             external_data=False,
             verbose=False,
         )
-    check_parity(tower, path, tensors)
 
 
 def at_least_two(values: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 from feedrank_core.models.ranker import NUM_POSITIONS
 from torch import Tensor
 
-from feedrank_trainer.batching import ItemInputs, gather_items
+from feedrank_trainer.batching import ItemInputs, first_used, gather_items
 from feedrank_trainer.ranking.examples import RankingExamples
 
 POOL = 16
@@ -72,7 +72,7 @@ def assemble(
 
     shown = examples.impressions
     history = examples.history_SL[slates]
-    history = history if whole_history else _shortened(history)
+    history = history if whole_history else history[:, first_used(history) :]
     length = history.shape[1]
     mask = history >= 0
     distinct, local = np.unique(
@@ -103,9 +103,3 @@ def assemble(
         rows=rows,
         place=place,
     )
-
-
-def _shortened(history_BL: np.ndarray) -> np.ndarray:
-    """As wide as the longest of them, and one place at least."""
-    used = np.flatnonzero((history_BL >= 0).any(axis=0))
-    return history_BL[:, int(used[0]) if len(used) else -1 :]

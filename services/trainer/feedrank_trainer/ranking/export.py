@@ -6,7 +6,6 @@ of its candidates and of the reader's history.
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from feedrank_core.models.ranker import Ranker
 from torch import Tensor, nn
 
 from feedrank_trainer.batching import ItemInputs
-from feedrank_trainer.onnx_export import TOLERANCE, ParityError, export
+from feedrank_trainer.onnx_export import TOLERANCE, ParityError, export, write_onnx
 from feedrank_trainer.ranking.batching import assemble
 from feedrank_trainer.ranking.examples import RankingExamples
 
@@ -43,21 +42,9 @@ def export_ranker(
     # Twice over, since a single candidate would be taken for a constant.
     sample |= {name: torch.cat([sample[name]] * 2, dim=1) for name in CANDIDATE_INPUTS}
     places = torch.export.Dim("candidates", min=1, max=1 << 16)
-    shapes = tuple({1: places} if name in CANDIDATE_INPUTS else {} for name in SCORER_INPUTS)
-    with warnings.catch_warnings():
-        # The exporter warns of its own internals (deprecated onnxscript calls): not ours to mend.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            model.scorer,
-            tuple(sample[name] for name in SCORER_INPUTS),
-            str(path),
-            input_names=list(SCORER_INPUTS),
-            output_names=[OUTPUT],
-            dynamic_shapes=shapes,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+    sample = {name: sample[name] for name in SCORER_INPUTS}
+    dynamic = {name: {1: places} for name in CANDIDATE_INPUTS}
+    write_onnx(model.scorer, path, sample, dynamic, output=OUTPUT)
     check_requests(model.scorer, path, requests)
 
 
