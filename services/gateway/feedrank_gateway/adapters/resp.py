@@ -51,9 +51,10 @@ class RespClient:
         return await connection.send(command)
 
     async def close(self) -> None:
-        """End the connection."""
+        """End the connection, and wait until its socket is closed."""
         if self._connection is not None:
             self._connection.abort()
+            await self._connection.lost.wait()
 
     async def _connect(self) -> _Connection:
         async with self._connecting:
@@ -69,7 +70,11 @@ class RespClient:
                     where.get("port", 6379),
                     ssl=self._context() if self._is_secure else None,
                 )
-            await self._greet(connection)
+            try:
+                await self._greet(connection)
+            except BaseException:
+                connection.abort()
+                raise
             self._connection = connection
             return connection
 
@@ -97,6 +102,8 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, timeout_s: float) -> None:
         self.closed = False
+        self.lost = asyncio.Event()
+        """Set once the transport has let go of its socket."""
         self._timeout_s = timeout_s
         self._reader = hiredis.Reader(replyError=RespError)
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
@@ -140,6 +147,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Everybody who waits is told."""
+        self.lost.set()
         self._end(RespError(str(exc or "the connection was closed")))
 
     def abort(self) -> None:
