@@ -142,15 +142,16 @@ def test_the_id_of_an_untrained_item_says_nothing():
         assert torch.allclose(first, second, atol=1e-6) is same
 
 
-def test_an_untrained_tower_ranks_first_what_is_like_the_newest_half_of_a_history():
+@pytest.mark.parametrize("history", ["attention", "sequence"])
+def test_an_untrained_tower_ranks_first_what_is_like_the_newest_half_of_a_history(history):
     torch.manual_seed(0)
     schema = FeatureSchema()
-    model = TwoTower(schema, dropout=0.0, id_dropout=0.0).eval()
+    model = TwoTower(schema, dropout=0.0, id_dropout=0.0, history=history).eval()
     earlier, later, neither = torch.nn.functional.normalize(torch.randn(3, EMBEDDING_DIM), dim=1)
-    history = History.empty(1)
-    history.vectors[0, :20], history.vectors[0, 20:40] = earlier, later
-    history.mask[0, :40] = True
-    inputs = encode_users(schema, {"user_id": ["u"]}, history, now_s=0.0)
+    read = History.empty(1)
+    read.vectors[0, :20], read.vectors[0, 20:40] = earlier, later
+    read.mask[0, :40] = True
+    inputs = encode_users(schema, {"user_id": ["u"]}, read, now_s=0.0)
     user = model.users(**{name: torch.from_numpy(value) for name, value in inputs.items()})[0]
     assert user @ later > user @ earlier > user @ neither
 

@@ -8,6 +8,7 @@ asked, L actions, D = EMBEDDING_DIM.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from feedrank_core.models.user_tower import (
     MASKED,
     NUM_AGE_BUCKETS,
     NUM_PLACES,
+    RECENCY,
+    START_OF_MIX,
     Profile,
     age_buckets,
     places,
@@ -69,6 +72,20 @@ class Block(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
+    @torch.no_grad()
+    def start(self, *, as_mean: bool) -> None:
+        """Begin as next to nothing; `as_mean`: as the mean of what came before, newer ones first."""
+        self.of_distance.copy_(-RECENCY * torch.log1p(torch.arange(NUM_PLACES)))
+        last = cast(nn.Linear, self.forward_layers[3])
+        for layer in (self.joined, last):
+            layer.weight.mul_(START_OF_MIX)
+            nn.init.zeros_(layer.bias)
+        if as_mean:
+            nn.init.eye_(self.projections.weight[2 * EMBEDDING_DIM :])
+            nn.init.zeros_(self.projections.bias)
+            # What is read was normalised to a length of sqrt(D), an event is about 1 long.
+            nn.init.eye_(self.joined.weight).mul_(EMBEDDING_DIM**-0.5)
+
     def forward(self, event_BLD: Tensor, between: Between) -> Tensor:
         """Shapes: (B, L, D)."""
         projected = self.projections(self.before_attention(event_BLD))
@@ -110,6 +127,8 @@ def between(history_ages_s: Tensor, history_mask: Tensor) -> Between:
 class SequenceTower(nn.Module):
     """Every action reads those before it; what the newest one has read is the reader.
 
+    It starts as the newest action and the mean of those before it, an item-to-item recommender, and
+    learns from there: so it ranks after a fraction of the steps.
     Source: SASRec (Kang and McAuley 2018), with relations instead of places, and actions.
     """
 
@@ -128,6 +147,8 @@ class SequenceTower(nn.Module):
         with torch.no_grad():
             for shared in (self.kinds.weight, self.waits.weight, *self.of_profile.parameters()):
                 shared.mul_(START_OF_SHARED)
+        for number, block in enumerate(self.blocks):
+            cast(Block, block).start(as_mean=number == 0)
 
     def forward(
         self,
