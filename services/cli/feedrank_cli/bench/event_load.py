@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 
-import httpx
+import aiohttp
 import orjson
 
 BATCH = 100
@@ -66,7 +66,7 @@ async def send(
     started, sent = time.monotonic(), 0
     chance = random.Random(load.seed)
 
-    async def connection(client: httpx.AsyncClient) -> None:
+    async def connection(client: aiohttp.ClientSession) -> None:
         nonlocal sent
         for number in numbers:
             if stop is not None and stop.is_set():
@@ -77,32 +77,31 @@ async def send(
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
             await _settle(client, load, ledger, number, chance)
 
-    limits = httpx.Limits(max_connections=load.connections)
-    async with httpx.AsyncClient(
-        base_url=load.url, timeout=ANSWER_S, limits=limits, trust_env=False
+    async with aiohttp.ClientSession(
+        load.url, timeout=aiohttp.ClientTimeout(total=ANSWER_S)
     ) as client:
         await asyncio.gather(*(connection(client) for _ in range(load.connections)))
 
 
 async def _settle(
-    client: httpx.AsyncClient, load: Load, ledger: Ledger, number: int, chance: random.Random
+    client: aiohttp.ClientSession, load: Load, ledger: Ledger, number: int, chance: random.Random
 ) -> None:
     """Send one batch until it is answered, or give it up."""
     body = batch_body(number, load)
     while True:
         sent_at = time.monotonic()
         try:
-            answer = await client.post("/v1/events", content=body)
-            status = answer.status_code
-        except httpx.ConnectError:
+            async with client.post("/v1/events", data=body) as answer:
+                status, content = answer.status, await answer.read()
+        except aiohttp.ClientConnectorError:
             status = NOT_SENT
-        except httpx.TransportError:
+        except (aiohttp.ClientError, TimeoutError):
             status = SILENCE
         if status == 202:
             ledger.accepted.add(number)
             ledger.last_answered_at = time.monotonic()
             ledger.seconds.append(ledger.last_answered_at - sent_at)
-            ledger.refused += b'"index"' in answer.content
+            ledger.refused += b'"index"' in content
             return
         ledger.retries += 1
         # 429 says that nothing was looked at; of any other answer nothing may be assumed.
