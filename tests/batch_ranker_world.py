@@ -83,6 +83,7 @@ def write_users(path: Path, keys: np.ndarray) -> None:
     seen = [chance.choice(keys, size=n % 40, replace=False).tolist() for n in range(NUM_USERS)]
     table = {
         "user_id": [f"user-{n}" for n in range(NUM_USERS)],
+        "as_of": pa.array([AS_OF] * NUM_USERS, pa.timestamp("us", "UTC")),
         "country": ["SE"] * NUM_USERS,
         "likes_7d": chance.random(NUM_USERS),
         "hist_item_key": pa.array(history, pa.list_(pa.int64())),

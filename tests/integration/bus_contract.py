@@ -1,8 +1,8 @@
 """What every bus guarantees, as one test class that each adapter subclasses.
 
-A subclass gives `bus`, empty and with leases of LEASE_S, and `outage`, during which the bus does
-not answer. Nothing here knows which bus it is: a reader may hold records that it was sent before
-an outage, and hand them out during it.
+A subclass gives `bus`, empty and with leases of LEASE_S, `outage`, during which the bus does not
+answer, and `drop`, which does what the bus does once retention is over. Nothing here knows which
+bus it is: a reader may hold records that it was sent before an outage, and hand them out during it.
 """
 
 import base64
@@ -19,6 +19,7 @@ from feedrank_core.contracts.topics import (
     INTERACTIONS,
     ITEMS,
     VERDICTS,
+    Topic,
     with_dead_letters,
 )
 from feedrank_core.runtime.bus import (
@@ -35,6 +36,8 @@ LEASE_S = 1.0
 OUTAGE_S = 1.5
 PATIENCE_S = 10.0
 Outage = Callable[[], AbstractContextManager[None]]
+Drop = Callable[[Topic, int], None]
+"""Of each partition the records before an offset."""
 
 
 def outgoing(num_records: int, num_keys: int = 5) -> list[Outgoing]:
@@ -79,6 +82,10 @@ class BusContract:
 
     @pytest.fixture
     def outage(self) -> Outage:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def drop(self, bus: Bus) -> Drop:
         raise NotImplementedError
 
     @pytest.fixture(autouse=True)
@@ -135,6 +142,31 @@ class BusContract:
             assert len(read(crashed, 5, commit=False)) == 5
             heir = stack.enter_context(bus.consumer([VERDICTS], group="g", member="b"))
             assert [r.offset for r in read(heir, 5)] == [0, 1, 2, 3, 4]
+
+    def test_what_was_dropped_before_it_was_read_is_no_lag(self, bus: Bus, drop: Drop) -> None:
+        publisher = bus.publisher()
+        publisher.publish(VERDICTS, outgoing(10))
+        with bus.consumer([VERDICTS], group="g", member="a") as consumer:
+            consumer.commit(read(consumer, 10, commit=False)[:4])
+            assert consumer.lag() == {("verdicts", 0): 6}
+            drop(VERDICTS, 7)
+            assert consumer.lag() == {("verdicts", 0): 3}
+            drop(VERDICTS, 10)
+            assert consumer.lag() == {("verdicts", 0): 0}
+            publisher.publish(VERDICTS, outgoing(1))
+            assert consumer.lag() == {("verdicts", 0): 1}
+            assert [r.offset for r in read(consumer, 1)] == [10]
+        assert bus.end_offsets(VERDICTS) == {0: 11}
+
+    def test_from_where_on_records_are_held_is_known(self, bus: Bus, drop: Drop) -> None:
+        assert bus.first_offsets(VERDICTS, {0: 0}) == {0: 0}
+        publisher = bus.publisher()
+        publisher.publish(VERDICTS, outgoing(10))
+        drop(VERDICTS, 4)
+        found = [bus.first_offsets(VERDICTS, {0: start}) for start in (0, 4, 6, 10)]
+        assert found == [{0: 4}, {0: 4}, {0: 6}, {0: 10}]
+        drop(VERDICTS, 10)
+        assert bus.first_offsets(VERDICTS, {0: 6}) == {0: 10}
 
     def test_each_group_reads_everything(self, bus: Bus) -> None:
         bus.publisher().publish(INTERACTIONS, outgoing(20))

@@ -118,10 +118,12 @@ def await_leaders(url: str) -> None:
     consumer.close()
 
 
-def expire(bus: KafkaBus, topic: Topic) -> None:
-    """What the broker does with all that the topic holds once its retention is over."""
+def expire(bus: KafkaBus, topic: Topic, before: int | None = None) -> None:
+    """What the broker does with records (before an offset) once their retention is over."""
     name = Connection(bus.url, timeout_s=10).name(topic.name)
     ends = bus.end_offsets(topic)
+    if before is not None:
+        ends = {p: min(end, before) for p, end in ends.items()}
     with admin_of(bus.url) as admin:
         admin.delete_records({kafka.TopicPartition(name, p): end for p, end in ends.items()})
 

@@ -1,13 +1,17 @@
 """What the keeper gives back to a cache that lost candidates."""
 
+from datetime import datetime, timedelta
+
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from batch_ranker_world import COUNT, NEW, NUM_USERS, OLD, Place, candidates_in
+from batch_ranker_world import AS_OF, COUNT, NEW, NUM_USERS, OLD, Place, candidates_in
 from feedrank_batch_ranker import keeper as keeper_module
 from feedrank_batch_ranker.app import App
 from feedrank_batch_ranker.erased import RankedUsers
 from feedrank_batch_ranker.keeper import Keeper
 from feedrank_batch_ranker.settings import Settings
+from feedrank_batch_ranker.writers import writing
 from feedrank_core.contracts.redis_keys import CANDIDATES, CURRENT_BUNDLE
 from feedrank_core.runtime.bundle_store import CURRENT
 from feedrank_core.runtime.metrics import Metrics
@@ -129,13 +133,76 @@ def test_who_was_erased_is_forgotten_at_the_next_look_where_the_cache_failed(
     assert not cache.exists(key_of("user-0"), key_of("user-1"))
 
 
-def test_what_a_killed_writer_left_of_erased_readers_goes_at_the_start(keeper, cache):
+class Killed(BaseException):
+    pass
+
+
+def leave_a_mark(place: Place) -> None:
+    with pytest.raises(Killed), writing(place.home.features):
+        raise Killed
+
+
+def replace_users(place: Place, rows: pa.Table) -> None:
+    users = place.home.features / "users.parquet"
+    pq.write_table(rows, users.with_name("unfinished"))
+    users.with_name("unfinished").replace(users)
+
+
+def users_of(place: Place, as_of: datetime = AS_OF) -> pa.Table:
+    """The table as it is, but of another day."""
+    held = pq.read_table(place.home.features / "users.parquet")
+    column = pa.array([as_of] * len(held), held.schema.field("as_of").type)
+    return held.set_column(held.schema.get_field_index("as_of"), "as_of", column)
+
+
+def test_what_a_killed_writer_left_of_erased_readers_goes_at_the_next_look(keeper, place, cache):
     before = candidates_in(cache)
     cache.set(key_of("erased:too"), b"written after the sweep of the erasure")
     cache.set(CANDIDATES.key(bundle=OLD, user="erased"), b"by the day before")
     cache.set(key_of("").encode() + b"\xff", b"no text")
+    with writing(place.home.features):
+        assert keeper.look() == 0
+        assert cache.exists(key_of("erased:too"))
+    leave_a_mark(place)
     assert keeper.look() == 0
     assert candidates_in(cache) == before
+    cache.set(key_of("erased:too"), b"by nobody who was killed")
+    keeper.look()
+    assert cache.exists(key_of("erased:too"))
+
+
+def test_of_a_rank_that_is_killed_beside_it_the_keeper_forgets_who_was_erased(keeper, place, cache):
+    keeper.look()
+    (place.run / "rank.json").unlink()
+    process = place.start("rank", chunk_users="1")
+    until((place.run / "rank.json").exists)
+    replace_users(place, users_of(place).slice(2))
+    process.kill()
+    process.communicate()
+    keeper.look()
+    assert not cache.exists(key_of("user-0"), key_of("user-1"))
+    assert len(candidates_in(cache)) == NUM_USERS - 2
+
+
+def test_a_table_of_before_the_bundle_takes_nobodys_candidates(keeper, place, cache):
+    leave_a_mark(place)
+    replace_users(place, users_of(place, AS_OF - timedelta(days=1)).slice(2))
+    keeper.look()
+    assert len(candidates_in(cache)) == NUM_USERS
+    replace_users(place, users_of(place, AS_OF + timedelta(days=1)))
+    keeper.look()
+    assert len(candidates_in(cache)) == NUM_USERS - 2
+
+
+def test_a_sweep_ends_where_the_keeper_is_told_to_stop_and_the_next_one_does_it(
+    keeper, place, cache
+):
+    cache.set(key_of("erased"), b"")
+    leave_a_mark(place)
+    keeper.look(lambda: True)
+    assert cache.exists(key_of("erased"))
+    keeper.look()
+    assert not cache.exists(key_of("erased"))
 
 
 def test_a_missing_users_table_is_trouble_once_the_cache_was_emptied(keeper, place, cache):

@@ -3,13 +3,25 @@
 import json
 import signal
 import time
+from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from batch_ranker_world import COUNT, NEW, NUM_USERS, OLD, OLDER, Place, candidates_in, make_bundle
+from batch_ranker_world import (
+    AS_OF,
+    COUNT,
+    NEW,
+    NUM_USERS,
+    OLD,
+    OLDER,
+    Place,
+    candidates_in,
+    make_bundle,
+)
 from feedrank_batch_ranker.erased import RankedUsers
 from feedrank_batch_ranker.publish import publish
 from feedrank_batch_ranker.settings import Settings
@@ -158,16 +170,23 @@ def test_a_run_without_a_bundle_is_told_to_train(place):
     assert "does not name a bundle" in place("rank", code=1)
 
 
-def test_candidates_of_whoever_was_erased_meanwhile_go(tmp_path, cache):
-    users = tmp_path / "users.parquet"
-    pq.write_table(pa.table({"user_id": ["a", "erased", "b"]}), users)
+@pytest.mark.parametrize(
+    ("days", "left"), [(0, ["a", "b"]), (1, ["a", "b"]), (-1, ["a", "erased", "b"])]
+)
+def test_who_a_table_that_is_not_older_lacks_was_erased_meanwhile(tmp_path, cache, days, left):
+    users, unfinished = tmp_path / "users.parquet", tmp_path / "unfinished"
+
+    def write(path: Path, ids: list[str], as_of: datetime) -> None:
+        at = pa.array([as_of] * len(ids), pa.timestamp("us", "UTC"))
+        pq.write_table(pa.table({"user_id": ids, "as_of": at}), path)
+
+    write(users, ["a", "erased", "b"], AS_OF)
     ranked = RankedUsers(users)
     keys = {user: CANDIDATES.key(bundle=NEW, user=user) for user in ("a", "erased", "b")}
     for key in keys.values():
         cache.set(key, b"x")
     assert ranked.forget_erased(cache, NEW) == 0
-    unfinished = tmp_path / "unfinished"
-    pq.write_table(pa.table({"user_id": ["a", "b"]}), unfinished)
+    write(unfinished, ["a", "b"], AS_OF + timedelta(days=days))
     unfinished.replace(users)
-    assert ranked.forget_erased(cache, NEW) == 1
-    assert [user for user, key in keys.items() if cache.exists(key)] == ["a", "b"]
+    assert ranked.forget_erased(cache, NEW) == 3 - len(left)
+    assert [user for user, key in keys.items() if cache.exists(key)] == left

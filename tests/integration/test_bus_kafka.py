@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from threading import Thread
 
@@ -36,7 +37,7 @@ from feedrank_ingestion.app import create_intake
 from feedrank_ingestion.bus_eraser import FORGOTTEN_BY
 from feedrank_ingestion.lake_sink import LakeSink
 from feedrank_ingestion.order_follower import OrderFollower
-from integration.bus_contract import LEASE_S, BusContract, Outage, outgoing, read
+from integration.bus_contract import LEASE_S, BusContract, Drop, Outage, outgoing, read
 from integration.kafka_servers import (
     OwnBroker,
     TidyBus,
@@ -70,6 +71,10 @@ class TestKafkaBus(BusContract):
         if own_broker is None:
             pytest.skip("the broker of KAFKA_BOOTSTRAP is not ours to stop")
         return own_broker.hang
+
+    @pytest.fixture
+    def drop(self, bus: KafkaBus) -> Drop:
+        return partial(expire, bus)
 
     @pytest.fixture(autouse=True)
     def _topics(self, bus: KafkaBus) -> None:
@@ -216,20 +221,6 @@ def test_an_erasure_passes_and_says_by_when_kafka_forgets(url: str, tmp_path: Pa
     assert reports[Store.BUS].expires_at == at + FORGOTTEN_BY
     with lake.connect() as connection:
         assert connection.execute("SELECT count(*) FROM interactions").fetchone() == (0,)
-    bus.close()
-
-
-def test_what_expired_before_it_was_read_is_no_lag(url: str) -> None:
-    bus = TidyBus(url, timeout_s=30)
-    bus.create_topics()
-    bus.publisher().publish(VERDICTS, outgoing(10))
-    with bus.consumer([VERDICTS], group="g", member="a") as consumer:
-        consumer.commit(read(consumer, 10, commit=False)[:4])
-        assert consumer.lag() == {("verdicts", 0): 6}
-        expire(bus, VERDICTS)
-        assert consumer.lag() == {("verdicts", 0): 0}
-        bus.publisher().publish(VERDICTS, outgoing(1))
-        assert consumer.lag() == {("verdicts", 0): 1}
     bus.close()
 
 

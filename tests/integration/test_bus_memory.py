@@ -3,7 +3,7 @@ from contextlib import contextmanager
 
 import pytest
 from feedrank_core.runtime.bus_memory import MemoryBus
-from integration.bus_contract import LEASE_S, BusContract, Outage
+from integration.bus_contract import LEASE_S, BusContract, Drop, Outage
 
 
 class TestMemoryBus(BusContract):
@@ -22,3 +22,7 @@ class TestMemoryBus(BusContract):
                 bus.is_down = False
 
         return down
+
+    @pytest.fixture
+    def drop(self, bus: MemoryBus) -> Drop:
+        return lambda topic, end: bus.drop(topic, dict.fromkeys(range(topic.partitions), end))

@@ -9,11 +9,27 @@ from typing import Any
 import orjson
 import pytest
 import redis
-from feedrank_core.contracts.topics import ITEMS, MODEL_DELTAS, USERS, VERDICTS, with_dead_letters
+from feedrank_core.contracts.topics import (
+    ITEMS,
+    MODEL_DELTAS,
+    USERS,
+    VERDICTS,
+    Topic,
+    with_dead_letters,
+)
 from feedrank_core.runtime.bus import BusUnavailableError, Outgoing, TopicMismatchError
 from feedrank_core.runtime.bus_redis import RedisBus
+from feedrank_core.runtime.bus_redis_streams import trim_stream
 from feedrank_core.runtime.valkey import Role
-from integration.bus_contract import LEASE_S, BusContract, Outage, outgoing, read, until_caught_up
+from integration.bus_contract import (
+    LEASE_S,
+    BusContract,
+    Drop,
+    Outage,
+    outgoing,
+    read,
+    until_caught_up,
+)
 
 LATER = timedelta(days=8)
 
@@ -28,6 +44,15 @@ class TestRedisBus(BusContract):
     @pytest.fixture
     def outage(self, bus_server: Any) -> Outage:
         return bus_server.hang
+
+    @pytest.fixture
+    def drop(self, bus: RedisBus) -> Drop:
+        def drop(topic: Topic, end: int) -> None:
+            cutoff = datetime.now(UTC) + LATER
+            for partition in range(topic.partitions):
+                trim_stream(bus._client, topic.name, partition, end, cutoff)
+
+        return drop
 
     def test_another_number_of_partitions_is_an_error_that_names_both(
         self, bus: RedisBus, bus_url: str

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from multiprocessing import get_context
 
 import pytest
+from feedrank_core.contracts.items import Item
 from feedrank_core.contracts.redis_keys import SEEN
 from feedrank_core.contracts.topics import (
     IMPRESSIONS,
@@ -16,13 +17,17 @@ from feedrank_core.contracts.topics import (
     with_dead_letters,
 )
 from feedrank_core.contracts.user_changes import ChangeKind, UserChange
+from feedrank_core.contracts.users import User
 from feedrank_core.runtime.bus import BusUnavailableError, Outgoing
 from feedrank_core.runtime.bus_kafka import KafkaBus
 from feedrank_core.runtime.bus_open import OpenBus, is_kafka
 from feedrank_core.runtime.bus_redis import RedisBus
 from feedrank_core.runtime.lake import Lake
+from feedrank_core.runtime.metrics import Metrics
 from feedrank_feature_store.consumer import GROUP
 from feedrank_feature_store.stream.inputs import FOLDED
+from feedrank_ingestion.lake_sink import GROUP as SINK_GROUP
+from feedrank_ingestion.lake_sink import SINK_TOPICS, LakeSink, missing
 from integration.kafka_servers import TidyBus, expire
 from processes import until
 from stream_checks import assert_equals, assert_lists_equal, assert_shown, item_keys, seen_by
@@ -150,6 +155,31 @@ def test_a_tail_that_the_bus_dropped_comes_from_the_lake_and_holds_no_order_up(
     with started() as running:
         until(lambda: running.follower.step() == 0 and order_is_committed(bus))
         assert_equals(running.state, plainly(log))
+
+
+def test_a_tail_that_was_dropped_before_the_lake_had_it_holds_no_order_up(tmp_path, started, bus):
+    log, lake = drawn_log(random.Random(8), 400), Lake(tmp_path / "lake")
+    publish(bus, *log[:200])
+    copy_to_lake(bus, lake)
+    with started() as running:
+        fold_all(running)
+        running.follower.save()
+    publish(bus, *log[200:])
+    for topic in (IMPRESSIONS, INTERACTIONS):
+        drop(bus, topic)
+    sink = LakeSink(bus=bus, lake=lake, metrics=Metrics("ingestion"), max_rows=100, max_seconds=0.1)
+    with bus.consumer(SINK_TOPICS, group=SINK_GROUP, member="m") as consumer:
+        sink._resume(consumer)
+        until(lambda: sink.step(consumer) == 0 and lake_has_all(lake, bus))
+    carry_out(bus, lake, merge_of_nobody())
+    with started() as running:
+        until(lambda: running.follower.step() == 0 and order_is_committed(bus))
+        described = [message for message in log[200:] if isinstance(message, Item | User)]
+        assert_equals(running.state, plainly([*log[:200], *described]))
+
+
+def lake_has_all(lake: Lake, bus: OpenBus) -> bool:
+    return not any(missing(lake, topic, bus.end_offsets(topic)) for topic in FOLDED)
 
 
 def merge_of_nobody() -> UserChange:

@@ -225,3 +225,38 @@ def test_in_a_chain_of_merges_counts_the_latest_of_all_but_of_whom_has_it_last(
         running.follower.save()
         assert running.online.read("w")["country"] == country
     assert audit_skew(settings, wait_s=0).told == []
+
+
+@pytest.mark.parametrize(
+    ("before", "late", "country"),
+    [
+        ([("v", "SE", 5)], [U_FIRST], "SE"),
+        ([U_FIRST], [("v", "SE", 5)], "SE"),
+        ([], [("v", "SE", 5), ("u", "FR", 6)], "FR"),
+    ],
+)
+@pytest.mark.parametrize("is_rebuilt", [False, True])
+def test_in_a_circle_of_merges_a_profile_from_before_it_is_inherited(
+    tmp_path, started, bus, before, late, country, is_rebuilt
+):
+    settings = Settings(home=tmp_path)
+    lake = Lake(settings.place.lake)
+    publish(bus, *KNOWN_BEFORE, *(profile(*said) for said in before))
+    for change in (order("u", 10, "v"), order("v", 20, "u")):
+        with started() as running:
+            running.fold()
+            copy_to_lake(bus, lake)
+            carry_out(bus, lake, change)
+            running.fold()
+            running.follower.save()
+    publish(bus, *(profile(*said) for said in late))
+    copy_to_lake(bus, lake)
+    if is_rebuilt:
+        shutil.rmtree(settings.place.stream)
+    with started() as running:
+        running.fold()
+        running.state.waiting_users.mark(user_key("u"), 0, Changed.ALL)
+        running.show()
+        running.follower.save()
+        assert running.online.read("u")["country"] == country
+    assert audit_skew(settings, wait_s=0).told == []

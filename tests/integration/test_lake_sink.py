@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 import tracemalloc
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,9 +25,16 @@ from feedrank_core.runtime.lake import Lake, LakeError
 from feedrank_core.runtime.lake_erasure import LakeEraser
 from feedrank_core.runtime.lake_errors import WrongKeyError
 from feedrank_core.runtime.metrics import Metrics
+from feedrank_ingestion import lake_sink
 from feedrank_ingestion.collect import CollectTimeoutError, collect
 from feedrank_ingestion.lake_batch import Batch
-from feedrank_ingestion.lake_sink import GROUP, SINK_TOPICS, LakeSink, ReplacedBusError
+from feedrank_ingestion.lake_sink import (
+    GROUP,
+    SINK_TOPICS,
+    LakeSink,
+    ReplacedBusError,
+    missing,
+)
 from poison_events import EVENT, POISON, T0
 
 
@@ -92,6 +100,59 @@ def test_a_crash_between_lake_and_commit_adds_no_row_twice(bus: MemoryBus, tmp_p
     bus.publisher().publish(INTERACTIONS, [event(n) for n in range(10, 13)])
     assert step(bus, sink_over(bus, tmp_path)) == 3
     assert num_rows(tmp_path) == 13
+
+
+def lost(sink: LakeSink) -> float | None:
+    labels = {"topic": INTERACTIONS.name}
+    return sink._metrics.registry.get_sample_value("feedrank_ingestion_sink_lost_total", labels)
+
+
+def test_what_was_dropped_unread_is_counted_once_and_passed_though_nothing_follows(
+    bus: MemoryBus, tmp_path: Path
+) -> None:
+    bus.publisher().publish(INTERACTIONS, [event(n) for n in range(10)])
+    assert step(bus, sink_over(bus, tmp_path)) == 10
+    bus.publisher().publish(INTERACTIONS, [event(n) for n in range(10, 14)])
+    bus.drop(INTERACTIONS, bus.end_offsets(INTERACTIONS))
+    sink = sink_over(bus, tmp_path)
+    assert step(bus, sink) == 0
+    assert lost(sink) == 4
+    assert missing(Lake(tmp_path), INTERACTIONS, bus.end_offsets(INTERACTIONS)) == {}
+    bus.publisher().publish(INTERACTIONS, [event(n) for n in range(14, 19)])
+    assert step(bus, sink) == 5
+    assert lost(sink) == 4
+    later = sink_over(bus, tmp_path)
+    step(bus, later)
+    assert lost(later) is None
+    assert num_rows(tmp_path) == 15
+
+
+def test_what_is_dropped_while_a_sink_lives_is_found_within_a_minute(
+    bus: MemoryBus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = sink_over(bus, tmp_path)
+    with bus.consumer(SINK_TOPICS, group=GROUP, member="m") as consumer:
+        sink.step(consumer)
+        bus.publisher().publish(INTERACTIONS, [event(n) for n in range(10)])
+        bus.drop(INTERACTIONS, bus.end_offsets(INTERACTIONS))
+        sink.step(consumer)
+        assert lost(sink) is None
+        soon = time.monotonic() + lake_sink.LOOK_EVERY_S
+        monkeypatch.setattr(lake_sink.time, "monotonic", lambda: soon)
+        sink._pass_what_was_dropped(set(consumer.lag()))
+    assert lost(sink) == 10
+
+
+def test_a_lake_that_was_emptied_passes_nothing_that_the_bus_still_holds(
+    bus: MemoryBus, tmp_path: Path
+) -> None:
+    bus.publisher().publish(INTERACTIONS, [event(n) for n in range(10)])
+    assert step(bus, sink_over(bus, tmp_path / "lake")) == 10
+    again = sink_over(bus, tmp_path / "emptied")
+    again._max_rows = 3
+    assert [step(bus, again) for _ in range(4)] == [3, 3, 3, 1]
+    assert num_rows(tmp_path / "emptied") == 10
+    assert lost(again) is None
 
 
 def test_a_record_that_cannot_be_used_goes_to_the_dead_letters(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 from feedrank_cli.errors import CommandError
-from feedrank_cli.settings import Settings, is_local, load, port_of
+from feedrank_cli.settings import STATE_FILE, Settings, is_local, load, port_of
 from feedrank_cli.supervision import Supervisor, require_free_ports
 from feedrank_core.runtime.settings import InstallationSettings, variable_of
 
@@ -82,3 +84,19 @@ def test_a_home_that_cannot_be_made_is_told_with_its_variable(tmp_path):
     with pytest.raises(CommandError, match="cannot be made") as caught:
         Supervisor(Settings(home=tmp_path)).start([])
     assert "FEEDRANK_HOME" in caught.value.remedy
+
+
+def test_the_passwords_that_up_was_told_are_for_its_owner_alone(tmp_path, monkeypatch):
+    supervisor = Supervisor(Settings(home=tmp_path, bus_url="redis://:between-us@127.0.0.1:1/0"))
+    state = supervisor.run / STATE_FILE
+    state.parent.mkdir()
+    state.write_text("of an older release, for everybody to read")
+
+    def fail(*_, **__):
+        raise InterruptedError
+
+    monkeypatch.setattr(subprocess, "Popen", fail)
+    with pytest.raises(InterruptedError):
+        supervisor.start([])
+    assert "between-us" in state.read_text()
+    assert state.stat().st_mode & 0o777 == 0o600

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Callable
+from datetime import datetime
+from itertools import islice, takewhile
 from pathlib import Path
 
 import pyarrow as pa
@@ -37,9 +39,9 @@ class RankedUsers:
         """Delete candidates of those who are in the table no more; how many that were.
 
         An erasure takes them out of the table before it sweeps the cache: what was written after
-        its sweep is found here.
+        its sweep is found here. A table of an earlier time lacks those who came since.
         """
-        if not self.is_replaced:
+        if not self.is_replaced or is_older(self._path, _as_of(self._began)):
             return 0
         gone = _ids(self._began) - _ids(pq.ParquetFile(self._path))
         for user_id in gone:
@@ -47,14 +49,21 @@ class RankedUsers:
         return len(gone)
 
 
-def forget_absent(cache: Redis, users: Path) -> int:
+def is_older(users: Path, as_of: datetime | None) -> bool:
+    """Whether the users table is of an earlier time; also where it has no row to tell."""
+    found = _as_of(pq.ParquetFile(users))
+    return found is None or (as_of is not None and found < as_of)
+
+
+def forget_absent(cache: Redis, users: Path, is_over: Callable[[], bool]) -> int:
     """Delete candidates, of any bundle, of those who are not in the users table; how many.
 
-    A writer that was killed had not forgotten who was erased while it wrote. The table is read
-    after the names: whoever is written from now on is in the table of then. Raises: OSError.
+    Ends early once it is over. The table is read after the names: whoever is written from now on
+    is in the table of then. Raises: OSError.
     """
     num_deleted = 0
-    names = cache.scan_iter(match=CANDIDATES.key(bundle="*", user="*"), count=SCAN_COUNT)
+    every = cache.scan_iter(match=CANDIDATES.key(bundle="*", user="*"), count=SCAN_COUNT)
+    names = takewhile(lambda _: not is_over(), every)
     while page := list(islice(names, NAMES)):
         # As bytes: a name may be no text.
         of = pa.array([name.split(b":", 2)[2] for name in page], pa.binary())
@@ -64,6 +73,12 @@ def forget_absent(cache: Redis, users: Path) -> int:
             cache.delete(*absent[start : start + SCAN_COUNT])
         num_deleted += len(absent)
     return num_deleted
+
+
+def _as_of(table: pq.ParquetFile) -> datetime | None:
+    """The time of a users table, which every row of it has."""
+    first = next(table.iter_batches(1, columns=["as_of"]), None)
+    return None if first is None or not len(first) else first["as_of"][0].as_py()
 
 
 def _ids(table: pq.ParquetFile) -> set[str]:

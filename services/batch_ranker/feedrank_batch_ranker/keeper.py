@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime
 from threading import Event
 
 import structlog
@@ -17,9 +18,10 @@ from feedrank_core.runtime.metrics import Metrics
 from redis import RedisError
 
 from feedrank_batch_ranker.app import App
-from feedrank_batch_ranker.erased import RankedUsers, forget_absent
+from feedrank_batch_ranker.erased import RankedUsers, forget_absent, is_older
 from feedrank_batch_ranker.rank import Ranker
 from feedrank_batch_ranker.settings import Settings
+from feedrank_batch_ranker.writers import abandoned, writing
 from feedrank_batch_ranker.written import missing
 
 REST = 10
@@ -35,9 +37,7 @@ class Keeper:
     def __init__(self, at: App, settings: Settings, metrics: Metrics) -> None:
         self._at, self._settings, self._metrics = at, settings, metrics
         self._looks = 0
-        self._is_swept = False
         self._rests_until = float("-inf")
-        self._unfinished: tuple[RankedUsers, str] | None = None
         self.trouble: str | None = "has not looked at the cache yet"
 
     def run(self, stopping: Event) -> None:
@@ -62,11 +62,9 @@ class Keeper:
         Raises: RedisError, BundleError, OSError, ArrowInvalid, and what an engine raises.
         """
         bundle_id, cache, users = self._at.store.current_id(), self._at.cache, self._at.users
-        self._forget_erased()
+        self._sweep(bundle_id, is_over)
         if bundle_id is None:
             return 0
-        if not self._is_swept:
-            self._sweep()
         is_unnamed = cache.get(CURRENT_BUNDLE.key()) != bundle_id.encode()
         if not is_unnamed and not self._sample_lacks(bundle_id):
             return 0
@@ -74,33 +72,40 @@ class Keeper:
         self.trouble = "candidates that the cache lost are being written again"
         log.warning("candidates_lost", bundle=bundle_id, unnamed=is_unnamed)
         ranked = RankedUsers(users)
-        self._unfinished = ranked, bundle_id
 
         def must_end() -> bool:
             return is_over() or ranked.is_replaced
 
         ranker = Ranker(self._at.store.open(bundle_id), self._settings, self._metrics)
-        num_readers = ranker.write_missing(users, cache, must_end)
-        if not must_end() and self._at.store.current_id() == bundle_id:
-            cache.set(CURRENT_BUNDLE.key(), bundle_id)
-        self._forget_erased()
+        with writing(users.parent):
+            num_readers = ranker.write_missing(users, cache, must_end)
+            if not must_end() and self._at.store.current_id() == bundle_id:
+                cache.set(CURRENT_BUNDLE.key(), bundle_id)
+            ranked.forget_erased(cache, bundle_id)
         self._rests_until = time.monotonic() + REST * (time.monotonic() - began)
         log.info("candidates_written", bundle=bundle_id, readers=num_readers)
         return num_readers
 
-    def _sweep(self) -> None:
-        """Once a process: what a killed one had written for readers who were erased meanwhile."""
-        num_values = forget_absent(self._at.cache, self._at.users)
-        self._is_swept = True
+    def _sweep(self, bundle_id: str | None, is_over: Callable[[], bool]) -> None:
+        """Forget who was erased while a writer wrote that was killed, or failed, before it did.
+
+        A table of before the bundle lacks readers who are in it: then a later table tells.
+        """
+        left = abandoned(self._at.users.parent)
+        if not left or is_older(self._at.users, self._as_of(bundle_id)):
+            return
+        num_values = forget_absent(self._at.cache, self._at.users, is_over)
         if num_values:
             log.warning("erased_forgotten", values=num_values)
+        if is_over():
+            return
+        for mark in left:
+            mark.unlink(missing_ok=True)
 
-    def _forget_erased(self) -> None:
-        """Of the last writing; kept for the next look where the cache fails now."""
-        if self._unfinished is not None:
-            ranked, bundle_id = self._unfinished
-            ranked.forget_erased(self._at.cache, bundle_id)
-            self._unfinished = None
+    def _as_of(self, bundle_id: str | None) -> datetime | None:
+        if bundle_id is None:
+            return None
+        return self._at.store.open(bundle_id, verify=False).manifest.as_of
 
     def _sample_lacks(self, bundle_id: str) -> bool:
         if time.monotonic() < self._rests_until:

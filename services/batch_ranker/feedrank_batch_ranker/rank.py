@@ -29,6 +29,7 @@ from feedrank_batch_ranker.indexing import index_bundle, load_index
 from feedrank_batch_ranker.readers import UserEncoder, as_readers, read_users
 from feedrank_batch_ranker.selection import allowed, best, recall
 from feedrank_batch_ranker.settings import Settings
+from feedrank_batch_ranker.writers import writing
 from feedrank_batch_ranker.written import lacking, missing
 
 
@@ -68,8 +69,10 @@ def rank(
         num_candidates=settings.num_candidates,
     )
     state = fresh if restart else _continued(fresh, run, cache, users, seed=settings.seed)
-    resumed, state = state.chunks_written, ranker.write_all(users, cache, run, state)
-    erased = ranked.forget_erased(cache, bundle.bundle_id)
+    resumed = state.chunks_written
+    with writing(users.parent):
+        state = ranker.write_all(users, cache, run, state)
+        erased = ranked.forget_erased(cache, bundle.bundle_id)
     return {
         "bundle_id": bundle.bundle_id,
         "users": pq.read_metadata(users).num_rows,

@@ -18,6 +18,7 @@ from typing import Any
 from xmlrpc.client import Fault, ServerProxy
 
 import psutil
+from feedrank_core.runtime.secret_file import write_secret
 
 from feedrank_cli.errors import CommandError
 from feedrank_cli.roster import Process
@@ -120,15 +121,17 @@ class Supervisor:
         self.socket_path.unlink(missing_ok=True)
         path = self.run / "supervisord.conf"
         path.write_text(self.config(processes))
-        (self.run / STATE_FILE).write_text(self.settings.model_dump_json())
-        daemon = subprocess.Popen(
-            [sys.executable, "-m", "supervisor.supervisord", "-c", str(path)],
-            env=os.environ | self.settings.environment() | {MARK: str(self.run)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=(self.logs / "supervisord.err").open("wb"),
-            start_new_session=True,
-        )
+        # Its URLs hold the passwords of bus and cache.
+        write_secret(self.run / STATE_FILE, self.settings.model_dump_json().encode())
+        with (self.logs / "supervisord.err").open("wb") as complaints:
+            daemon = subprocess.Popen(
+                [sys.executable, "-m", "supervisor.supervisord", "-c", str(path)],
+                env=os.environ | self.settings.environment() | {MARK: str(self.run)},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=complaints,
+                start_new_session=True,
+            )
         deadline = time.monotonic() + 20
         while not self.is_running():
             if daemon.poll() is not None or time.monotonic() > deadline:

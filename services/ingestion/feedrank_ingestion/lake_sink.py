@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from threading import Event
 
@@ -38,6 +38,10 @@ FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 2.0
 POLL_S = 0.25
 TRIM_EVERY_S = 60.0
+LOOK_EVERY_S = 60.0
+"""How often it is asked whether the bus dropped what was never read; at once of new partitions."""
+
+Place = tuple[str, int]
 
 log = structlog.get_logger(__name__)
 
@@ -66,8 +70,9 @@ class LakeSink:
         self._max_seconds = max_seconds
         self._clock = clock
         self._stop = Event()
-        self._expected: dict[tuple[str, int], int] = {}
-        self._next_trim = 0.0
+        self._expected: dict[Place, int] = {}
+        self._looked_at: set[Place] = set()
+        self._next_trim = self._next_look = 0.0
         self._trouble: str | None = "not started"
 
     def stop(self) -> None:
@@ -107,7 +112,9 @@ class LakeSink:
         if batch.records and self._keep(batch, consumer):
             consumer.commit(batch.records)
         self._trim()
-        self._measure_lag(consumer)
+        lag = consumer.lag()
+        self._pass_what_was_dropped(set(lag))
+        self._measure_lag(lag)
         return len(batch.records)
 
     def _read(self, consumer: Consumer) -> Batch:
@@ -128,23 +135,50 @@ class LakeSink:
         place = record.topic, record.partition
         expected = self._expected.get(place, 0)
         if record.offset > expected and not TOPICS[record.topic].compacted:
-            self._count_lost(record, expected)
+            # Another sink may have read on meanwhile; a new one knows nothing yet.
+            held = self._lake.positions(record.topic, writer=GROUP).get(record.partition, 0)
+            self._count_lost(place, max(expected, held), record.offset)
         # Last: where the lake or the bus fails above, the record comes again and is counted then.
         self._expected[place] = max(expected, record.offset + 1)
 
-    def _count_lost(self, record: Record, expected: int) -> None:
-        place = record.topic, record.partition
-        # Another sink may have read on meanwhile; a new one knows nothing yet.
-        held = self._lake.positions(record.topic, writer=GROUP).get(record.partition, 0)
-        start = max(expected, held)
-        lost = record.offset - start
+    def _count_lost(self, place: Place, start: int, end: int) -> None:
+        lost = end - start
         if lost > 0 and isinstance(self._bus, Forgetful):
             # Over a lake that was restored the sink reads again what was erased since.
-            lost -= self._bus.num_erased(*place, start, record.offset)
+            lost -= self._bus.num_erased(*place, start, end)
         if lost > 0:
-            self._metrics.counter("sink_lost_total").labels(record.topic).inc(lost)
-            gap = {"start": start, "end": record.offset, "lost": lost}
-            log.error("gap", topic=place[0], partition=place[1], **gap)
+            self._metrics.counter("sink_lost_total").labels(place[0]).inc(lost)
+            log.error("gap", topic=place[0], partition=place[1], start=start, end=end, lost=lost)
+
+    def _pass_what_was_dropped(self, held: set[Place]) -> None:
+        """Move the lake past what the bus dropped unread, of the partitions held.
+
+        Perhaps no record follows to show the gap, and who waits until the lake has what the bus
+        held, as every order does, would wait for one.
+        """
+        if held <= self._looked_at and time.monotonic() < self._next_look:
+            return
+        try:
+            for topic in SINK_TOPICS:
+                known = self._lake.positions(topic.name, writer=GROUP)
+                starts = {p: known.get(p, 0) for name, p in held if name == topic.name}
+                self._pass(topic, starts)
+        except LakeError as error:
+            self._fail(error, FIRST_BACKOFF_S)
+            return
+        self._looked_at, self._next_look = held, time.monotonic() + LOOK_EVERY_S
+
+    def _pass(self, topic: Topic, starts: Mapping[int, int]) -> None:
+        first = self._bus.first_offsets(topic, starts) if starts else {}
+        gone = {p: end for p, end in first.items() if end > starts[p]}
+        for partition, end in gone.items():
+            place = topic.name, partition
+            expected = self._expected.get(place, 0)
+            if not topic.compacted:
+                self._count_lost(place, max(expected, starts[partition]), end)
+            self._expected[place] = max(expected, end)
+        if gone:
+            self._lake.append(topic.name, [], positions=gone, writer=GROUP)
 
     def _keep(self, batch: Batch, consumer: Consumer) -> bool:
         """Add the rows to the lake, however long the disk stays full; False when told to stop.
@@ -206,11 +240,11 @@ class LakeSink:
         for topic in with_dead_letters().values():
             trim(topic, now=self._clock(), behind=AWAITED.get(topic.name, ()))
 
-    def _measure_lag(self, consumer: Consumer) -> None:
-        lag: dict[str, int] = {t.name: 0 for t in SINK_TOPICS}
-        for (topic, _), records in consumer.lag().items():
-            lag[topic] += records
-        for topic, records in lag.items():
+    def _measure_lag(self, lag: Mapping[Place, int]) -> None:
+        by_topic = {t.name: 0 for t in SINK_TOPICS}
+        for (topic, _), records in lag.items():
+            by_topic[topic] += records
+        for topic, records in by_topic.items():
             self._metrics.gauge("sink_lag_records").labels(topic).set(records)
 
     def _fail(self, error: Exception, backoff_s: float) -> None:

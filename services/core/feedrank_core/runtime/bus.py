@@ -110,7 +110,10 @@ class Consumer(Protocol):
         ...
 
     def lag(self) -> Mapping[tuple[str, int], int]:
-        """Records not yet committed, by (topic, partition), of the partitions held."""
+        """Records not yet committed, by (topic, partition), of the partitions held.
+
+        From the first on that the bus still holds: what it dropped nobody can read and commit.
+        """
         ...
 
     def close(self) -> None:
@@ -150,6 +153,13 @@ class Bus(Protocol):
 
     def end_offsets(self, topic: Topic) -> dict[int, int]:
         """By partition, the offset that the next record will get: what a run pins."""
+        ...
+
+    def first_offsets(self, topic: Topic, starts: Mapping[int, int]) -> dict[int, int]:
+        """By partition, before which offset the bus holds nothing any more from its start on.
+
+        That of a record, or the next one's where none is left. Raises: BusUnavailableError.
+        """
         ...
 
     def committed(self, topic: Topic, *, group: str) -> dict[int, int]:

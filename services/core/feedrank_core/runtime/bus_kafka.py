@@ -140,10 +140,12 @@ class KafkaBus:
 
     def end_offsets(self, topic: Topic) -> dict[int, int]:
         """By partition, the offset that the next record will get."""
-        name = self._connection.name(topic.name)
-        asked = {kafka.TopicPartition(name, p): OffsetSpec.LATEST for p in range(topic.partitions)}
-        found = self._admin.ask(lambda admin: admin.list_partition_offsets(asked))
-        return {place.partition: answer.offset for place, answer in found.items()}
+        return self._offsets(topic, OffsetSpec.LATEST)
+
+    def first_offsets(self, topic: Topic, starts: Mapping[int, int]) -> dict[int, int]:
+        """By partition, before which offset nothing is kept from its start on."""
+        kept = self._offsets(topic, OffsetSpec.EARLIEST)
+        return {p: max(start, kept[p]) for p, start in starts.items()}
 
     def committed(self, topic: Topic, *, group: str) -> dict[int, int]:
         """By partition, the offset of the first record that `group` has not committed."""
@@ -161,6 +163,12 @@ class KafkaBus:
         """Release the bus's own connections."""
         self._admin.close()
         self._pinger.close()
+
+    def _offsets(self, topic: Topic, wanted: OffsetSpec) -> dict[int, int]:
+        name = self._connection.name(topic.name)
+        asked = {kafka.TopicPartition(name, p): wanted for p in range(topic.partitions)}
+        found = self._admin.ask(lambda admin: admin.list_partition_offsets(asked))
+        return {place.partition: answer.offset for place, answer in found.items()}
 
     def _reader(self, **options: Any) -> kafka.KafkaConsumer:
         return self._connection.built(

@@ -33,6 +33,8 @@ class _State:
 
     changed: Condition = field(default_factory=Condition)
     logs: dict[Held, list[Record]] = field(default_factory=lambda: defaultdict(list))
+    dropped: dict[Held, int] = field(default_factory=lambda: defaultdict(int))
+    """Of each log the records from the front that nobody is given any more."""
     latest: dict[str, dict[str, Record]] = field(default_factory=lambda: defaultdict(dict))
     positions: dict[tuple[str, str, int], int] = field(default_factory=dict)
     leases: dict[tuple[str, str, int], tuple[str, float]] = field(default_factory=dict)
@@ -40,6 +42,11 @@ class _State:
         default_factory=lambda: defaultdict(dict)
     )
     is_down: bool = False
+
+    def kept(self, held: Held, start: int, num_records: int | None = None) -> list[Record]:
+        """What is still given of a log's records from `start` on, so many at most."""
+        start = max(start, self.dropped[held])
+        return self.logs[held][start : None if num_records is None else start + num_records]
 
 
 class MemoryBus:
@@ -94,7 +101,7 @@ class MemoryBus:
             with state.changed:
                 state.changed.wait_for(lambda: _has_more(state, topic.name, position), QUIET_S)
                 _check(state)
-                batch = [r for p, n in position.items() for r in state.logs[topic.name, p][n:]]
+                batch = [r for p, n in position.items() for r in state.kept((topic.name, p), n)]
             for record in batch:
                 position[record.partition] = record.offset + 1
             yield from batch or [None]
@@ -103,6 +110,17 @@ class MemoryBus:
         """By partition, the offset that the next record will get."""
         _check(self._state)
         return {p: len(self._state.logs[topic.name, p]) for p in range(topic.partitions)}
+
+    def first_offsets(self, topic: Topic, starts: Mapping[int, int]) -> dict[int, int]:
+        """By partition, before which offset nothing is held from its start on."""
+        _check(self._state)
+        return {p: max(start, self._state.dropped[topic.name, p]) for p, start in starts.items()}
+
+    def drop(self, topic: Topic, before: Mapping[int, int]) -> None:
+        """Drop records by partition, as other buses do once a topic's retention is over."""
+        with self._state.changed:
+            for partition, end in before.items():
+                self._state.dropped[topic.name, partition] = end
 
     def committed(self, topic: Topic, *, group: str) -> dict[int, int]:
         """By partition, the offset of the first record that `group` has not committed."""
@@ -199,10 +217,10 @@ class MemoryConsumer:
             self._following[held] = offset
 
     def lag(self) -> Mapping[Held, int]:
-        """Records not yet committed of the partitions held."""
+        """Records not yet committed of the partitions held, without those that were dropped."""
         done = self._state.positions
         return {
-            held: len(self._state.logs[held]) - done.get((self._group, *held), 0)
+            held: len(self._state.kept(held, done.get((self._group, *held), 0)))
             for held in self._following
         }
 
@@ -252,7 +270,7 @@ class MemoryConsumer:
         records: list[Record] = []
         for held, offset in self._following.items():
             room = max_records - len(records)
-            records += self._state.logs[held][offset : offset + room]
+            records += self._state.kept(held, offset, room)
         for record in records:
             self._following[record.topic, record.partition] = record.offset + 1
         return records

@@ -139,6 +139,14 @@ class RedisBus:
         with translated(self._url):
             return {p: int(n or 0) for p, n in enumerate(cast(list, self._client.mget(keys)))}
 
+    def first_offsets(self, topic: Topic, starts: Mapping[int, int]) -> dict[int, int]:
+        """By partition, before which offset nothing is held from its start on."""
+        # First: what is published meanwhile lies behind it.
+        ends = self.end_offsets(topic)
+        with translated(self._url):
+            found = {p: first_record(self._client, topic.name, p, n) for p, n in starts.items()}
+        return {p: record.offset if record else ends[p] for p, record in found.items()}
+
     def committed(self, topic: Topic, *, group: str) -> dict[int, int]:
         """By partition, the offset of the first record that `group` has not committed."""
         with translated(self._url):

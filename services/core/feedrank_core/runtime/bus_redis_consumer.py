@@ -104,18 +104,20 @@ class RedisConsumer:
             self._following[held] = offset
 
     def lag(self) -> Mapping[Held, int]:
-        """Records not yet committed of the partitions held."""
+        """Records not yet committed of the partitions held, without those that were dropped."""
         held = list(self._following)
         if not held:
             return {}
         with translated(self._url), self._client.pipeline(transaction=False) as pipeline:
             for topic, partition in held:
+                stream = scripts.stream_key(topic, partition)
+                pipeline.xrange(stream, count=1)
                 # Not the next offset: the last records may have been erased.
-                pipeline.xrevrange(scripts.stream_key(topic, partition), count=1)
+                pipeline.xrevrange(stream, count=1)
                 pipeline.hget(scripts.position_key(self._group, topic), str(partition))
             answers = pipeline.execute()
-        pairs = zip(held, answers[::2], answers[1::2], strict=True)
-        return {key: max(0, _end(last) - int(done or 0)) for key, last, done in pairs}
+        found = zip(held, answers[::3], answers[1::3], answers[2::3], strict=True)
+        return {key: _num_left(first, last, int(done or 0)) for key, first, last, done in found}
 
     def close(self) -> None:
         """Give the partitions up at once; a server that is gone forgets them by itself."""
@@ -184,5 +186,8 @@ class RedisConsumer:
         return records
 
 
-def _end(last: list[Any]) -> int:
-    return offset_of(last[0][0]) + 1 if last else 0
+def _num_left(first: list[Any], last: list[Any], done: int) -> int:
+    """How many offsets lie behind a position, of a stream with these entries at its ends."""
+    if not first or not last:
+        return 0
+    return max(0, offset_of(last[0][0]) + 1 - max(done, offset_of(first[0][0])))

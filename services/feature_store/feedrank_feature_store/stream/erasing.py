@@ -44,7 +44,7 @@ def merge(state: State, from_user: str, into_user: str, at_us: int) -> None:
         _merge_parts(state, source, target)
     profile = unpack_profile(state.profiles.get(reader, source))
     if profile is not None:
-        packed = newest(state.profiles.get(reader, target), profile.named(into_user))
+        packed = newest(state.profiles.get(reader, target), profile.left_to(into_user))
         if packed is not None:
             state.profiles.put(target, packed)
     _drop(state, from_user)

@@ -104,6 +104,12 @@ class Folder:
             return user_ids
         return self._state.merges.owners(self._state.reader, user_ids, at_us)
 
+    def _has_passed(self, profile: Profile) -> bool:
+        """Whether a merge took the profile since; the lake has marked its own as inherited."""
+        if self._from_lake:
+            return False
+        return self._state.merges.has_passed(self._state.reader, profile.user_id, profile.at_us)
+
     def _count(self, batch: Batch) -> None:
         engaged_E = self._engaged(batch)
         row_U = self._count_entities(batch, engaged_E)
@@ -250,12 +256,13 @@ class Folder:
         state = self._state
         if state.erased.covers(profile.user_id, profile.at_us):
             return
-        [owner] = self._owners([profile.user_id], [profile.at_us])
-        key = user_key(owner)
-        held = state.profiles.get(state.reader, key)
-        if owner != profile.user_id and profile.gone:
-            return
-        packed = newest(held, profile.named(owner))
+        if self._has_passed(profile):
+            if profile.gone:
+                return
+            [owner] = self._owners([profile.user_id], [profile.at_us])
+            profile = profile.left_to(owner)
+        key = user_key(profile.user_id)
+        packed = newest(state.profiles.get(state.reader, key), profile)
         if packed is not None:
             state.profiles.put(key, packed)
             if self._mark_readers:

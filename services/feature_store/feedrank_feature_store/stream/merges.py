@@ -42,6 +42,10 @@ class Merges:
         pairs = zip(user_ids, at_us, strict=True)
         return [self._owner(reader, user_id, at) for user_id, at in pairs]
 
+    def has_passed(self, reader: lmdb.Transaction, user_id: str, at_us: int) -> bool:
+        """Whether what this reader did then went to another, though it may have come back."""
+        return at_us <= self._latest_us and self._next(reader, user_id, at_us) is not None
+
     def forget(self, reader: lmdb.Transaction, user_id: str) -> None:
         """Name the reader no more: what was merged into them is whose it became, if anybody's.
 

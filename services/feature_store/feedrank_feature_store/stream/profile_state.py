@@ -32,10 +32,8 @@ class Profile(msgspec.Struct, array_like=True, frozen=True):
         """The segment its reader belongs to."""
         return segment_of(self.country, self.platform)
 
-    def named(self, user_id: str) -> Profile:
-        """What whoever the reader was merged into inherits of it; the same for the reader still."""
-        if user_id == self.user_id:
-            return self
+    def left_to(self, user_id: str) -> Profile:
+        """What whoever has it in the end inherits: the reader too, where it came back to them."""
         latest = max(self, self.beside or self, key=_age)
         return msgspec.structs.replace(latest, user_id=user_id, inherited=True, beside=None)
 
