@@ -98,6 +98,18 @@ def test_sums_are_of_what_lies_strictly_before_and_decay():
             assert sums[q] == pytest.approx((value[before] * weights).sum(), abs=1e-5)
 
 
+def test_the_counters_of_a_week_hold_in_a_log_of_years():
+    rng = np.random.default_rng(0)
+    key, at_s = rng.integers(0, 40, 4000), np.sort(rng.integers(0, 3 * 365, 4000)) * 86_400.0
+    found = sums_before(
+        key, at_s, {"v": np.ones(4000)}, {"7d": 7 * 86_400.0}, key_Q=key, at_Q=at_s
+    )["v_7d"]
+    for q in range(0, 4000, 37):
+        before = (key == key[q]) & (at_s < at_s[q])
+        expected = 2 ** (-(at_s[q] - at_s[before]) / (7 * 86_400.0))
+        assert found[q] == pytest.approx(expected.sum(), rel=1e-5, abs=1e-6)
+
+
 def impressions(num: int, **given: np.ndarray) -> Impressions:
     """A reader's slates of one item each, a minute apart, nothing done."""
     minute = 60.0 * np.arange(num)
