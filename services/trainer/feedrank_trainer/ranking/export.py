@@ -13,6 +13,7 @@ import onnxruntime
 import torch
 from feedrank_core.contracts.slates import HEADS
 from feedrank_core.features.encoding import ITEM_INPUTS
+from feedrank_core.models.item_tower import history_vectors, vectors_at
 from feedrank_core.models.ranker import Ranker
 from torch import Tensor, nn
 
@@ -55,10 +56,10 @@ def request(
     """One slate as a request of its own, with a history of the full length."""
     batch = assemble(examples, np.array([slate]), items, whole_history=True)
     item_UD = model.items(**batch.item_inputs)
-    mask_BL1 = batch.inputs["history_mask"].unsqueeze(2)
+    mask_BL = batch.inputs["history_mask"]
     return {
-        "item_vectors": item_UD[batch.item_BP],
-        "history_vectors": item_UD[batch.history_BL] * mask_BL1,
+        "item_vectors": vectors_at(item_UD, batch.item_BP),
+        "history_vectors": history_vectors(item_UD, batch.history_BL, mask_BL),
         **batch.inputs,
     }
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from feedrank_core.contracts.slates import HEADS, Head
 from feedrank_core.features.encoding import FeatureSchema
+from feedrank_core.models.item_tower import history_vectors, vectors_at
 from feedrank_core.models.ranker import Ranker, Widths
 from torch import Tensor, nn
 
@@ -96,14 +97,9 @@ def widths_of(examples: RankingExamples) -> Widths:
 def forward(model: Ranker, batch: RankingBatch, *, with_position: bool) -> Tensor:
     """Logits of all heads. Shapes: (B, P, H)."""
     item_UD = model.items(**batch.item_inputs)
-
-    def vectors(place: Tensor) -> Tensor:
-        # index_select of the flat ids: its gradient is one index_add, deterministic on a CPU.
-        return item_UD.index_select(0, place.flatten()).view(*place.shape, item_UD.shape[1])
-
-    history_BLD = vectors(batch.history_BL) * batch.inputs["history_mask"].unsqueeze(2)
+    history_BLD = history_vectors(item_UD, batch.history_BL, batch.inputs["history_mask"])
     logit_BPH = model.scorer(
-        item_vectors=vectors(batch.item_BP), history_vectors=history_BLD, **batch.inputs
+        item_vectors=vectors_at(item_UD, batch.item_BP), history_vectors=history_BLD, **batch.inputs
     )
     return logit_BPH + model.of_position(batch.position_BP) if with_position else logit_BPH
 
