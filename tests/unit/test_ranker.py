@@ -12,7 +12,7 @@ from feedrank_core.contracts.slates import HEADS, Head
 from feedrank_core.evaluation.calibration import calibration_error, log_loss
 from feedrank_core.evaluation.ranking_metrics import pooled_auc
 from feedrank_core.features.encoding import FeatureSchema, encode_items
-from feedrank_core.features.ranking import AFFINITIES, COUNTER_COLUMNS
+from feedrank_core.features.ranking import AFFINITIES, DENSE_COLUMNS
 from feedrank_core.models.ranker import Ranker
 from feedrank_trainer.examples import Log
 from feedrank_trainer.onnx_export import ParityError
@@ -44,7 +44,7 @@ COLUMNS = {
     "item_id": [str(n) for n in range(NUM_ITEMS)],
     "category": [f"c{n % NUM_TASTES}" for n in range(NUM_ITEMS)],
 }
-SCHEMA = FeatureSchema.fit(COLUMNS, {}, user_dense=COUNTER_COLUMNS)
+SCHEMA = FeatureSchema.fit(COLUMNS, {}, user_dense=DENSE_COLUMNS)
 
 
 def planted(*, of_position: float = 0.0, seed: int = 0) -> RankingExamples:
@@ -61,9 +61,18 @@ def planted(*, of_position: float = 0.0, seed: int = 0) -> RankingExamples:
     label_RH = np.full((len(user), len(HEADS)), np.nan, np.float32)
     label_RH[:, CLICK] = is_clicked
     label_RH[:, DWELL] = 2.0 * is_clicked
-    surface, settled_s = np.zeros(len(user), np.int64), served_s + 60
-    shown = Impressions(user, item, slate, position, surface, served_s, settled_s, label_RH)
-    log = Log(user, item, np.full(len(user), 3), settled_s, np.ones(len(user), bool))
+    shown = Impressions(
+        user=user,
+        item=item,
+        slate=slate,
+        position=position,
+        surface=np.zeros(len(user), np.int64),
+        served_s=served_s,
+        shown_after_s=np.full(len(user), 1, np.float32),
+        done_after_s_RH=np.where(label_RH > 0, 60, np.nan).astype(np.float32),
+        label_RH=label_RH,
+    )
+    log = Log(user, item, np.full(len(user), 3), served_s + 60, np.ones(len(user), bool))
     profiles = {
         "profile": np.zeros((NUM_USERS, 3), np.int64),
         "interests": np.zeros((NUM_USERS, 8), np.int64),

@@ -29,8 +29,13 @@ COUNTED = (
     Counter.DWELL_S,
 )
 SPANS = (HalfLife.WEEK, HalfLife.FOREVER)
-COUNTER_COLUMNS = tuple(column(counter, span) for span in SPANS for counter in COUNTED)
-"""What of an item and of a reader the ranker reads, in the order of `counter_dense`."""
+DENSE_COLUMNS = tuple(
+    f"{column(counter, span)}_{'log1p' if counter is Counter.IMPRESSIONS else 'log_rate'}"
+    for span in SPANS
+    for counter in COUNTED
+)
+"""What `counter_dense` gives of an item and of a reader, in its order. They are no counters, which
+the towers read as log1p: `encode_user_dense` knows none of these names."""
 PAIR_COUNTED = (Counter.IMPRESSIONS, Counter.VIEWS, Counter.CLICKS)
 """What is counted of a reader with a category, a tag, a creator or an item type."""
 AFFINITIES = ("category", "tag", "creator", "item_type")

@@ -25,15 +25,17 @@ from feedrank_trainer.examples import Log, histories_before
 from feedrank_trainer.ranking.counting import sums_before
 from feedrank_trainer.ranking.impressions import Impressions
 
-_HEAD_OF = {
-    Counter.CLICKS: Head.CLICK,
-    Counter.LIKES: Head.LIKE,
-    Counter.SHARES: Head.SHARE,
-    Counter.COMMENTS: Head.COMMENT,
-    Counter.FOLLOWS: Head.FOLLOW,
-    Counter.HIDES: Head.HIDE,
-    Counter.REPORTS: Head.REPORT,
+_MOVED: dict[Head, set[Counter]] = {
+    Head.CLICK: {Counter.CLICKS},
+    Head.LIKE: {Counter.LIKES},
+    Head.SHARE: {Counter.SHARES},
+    Head.COMMENT: {Counter.COMMENTS},
+    Head.FOLLOW: {Counter.FOLLOWS},
+    Head.HIDE: {Counter.HIDES},
+    Head.REPORT: {Counter.REPORTS},
+    Head.DWELL: {Counter.VIEWS, Counter.DWELL_S},
 }
+"""What the first action of each head moves."""
 _HALF_LIVES_S = {span.value: HALF_LIVES_S[span] for span in SPANS}
 
 
@@ -88,6 +90,58 @@ class RankingExamples:
         return self.slates((served_s >= start_s) & (served_s < stop_s))
 
 
+@dataclass(frozen=True)
+class Events:
+    """What moves counters: each event of its own, once the bus had it, as serving folds it.
+
+    Shapes: served_s (R,) and at_s (E,) Unix seconds; row (E,) int64, the impression of an
+    event; value (E,) float32 by counter, how far the event moves it.
+    """
+
+    served_s: np.ndarray
+    row: np.ndarray
+    at_s: np.ndarray
+    value: dict[Counter, np.ndarray]
+
+    @classmethod
+    def of(cls, impressions: Impressions) -> Events:
+        """The impressions themselves, then the first action of each head."""
+        parts = [np.arange(len(impressions))]
+        after_s = [impressions.shown_after_s]
+        moved = [{Counter.IMPRESSIONS}]
+        for head, counters in _MOVED.items():
+            parts.append(np.flatnonzero(np.isfinite(impressions.done_after_s(head))))
+            after_s.append(impressions.done_after_s(head)[parts[-1]])
+            moved.append(counters)
+        row = np.concatenate(parts)
+        value = {
+            counter: np.concatenate(
+                [
+                    np.full(len(part), counter in moves, np.float32)
+                    for part, moves in zip(parts, moved, strict=True)
+                ]
+            )
+            for counter in COUNTED
+        }
+        is_dwell = value[Counter.DWELL_S] > 0
+        value[Counter.DWELL_S][is_dwell] = np.expm1(impressions.label(Head.DWELL)[row[is_dwell]])
+        served_s = impressions.served_s
+        return cls(served_s, row, served_s[row] + np.concatenate(after_s), value)
+
+    def before(
+        self, key_R: np.ndarray, counted: tuple[Counter, ...], *, asked: np.ndarray | None = None
+    ) -> Counters:
+        """The counters, by column, of the keys of the asked impressions when they were served."""
+        return sums_before(
+            key_R[self.row],
+            self.at_s,
+            {counter.value: self.value[counter] for counter in counted},
+            _HALF_LIVES_S,
+            key_Q=key_R if asked is None else key_R[asked],
+            at_Q=self.served_s if asked is None else self.served_s[asked],
+        )
+
+
 def examples_of(
     impressions: Impressions,
     log: Log,
@@ -103,13 +157,12 @@ def examples_of(
     """
     start_S = np.flatnonzero(np.r_[True, np.diff(impressions.slate) > 0])
     user_S, served_S = impressions.user[start_S], impressions.served_s[start_S]
-    values = _values(impressions)
-    of_item = _before(impressions, values, impressions.item, COUNTED)
-    user = _before(impressions, values, impressions.user, COUNTED)
-    user_S_counters = {name: sums[start_S] for name, sums in user.items()}
+    events = Events.of(impressions)
+    of_item = events.before(impressions.item, COUNTED)
+    of_user = events.before(impressions.user, COUNTED, asked=start_S)
     pairs = [
-        counter_dense(_before(impressions, values, key, PAIR_COUNTED), PAIR_COUNTED)
-        for key in (_pair_key(impressions, group_N) for group_N in groups.values())
+        counter_dense(events.before(_pair_key(impressions, group_N), PAIR_COUNTED), PAIR_COUNTED)
+        for group_N in groups.values()
     ]
     age_s = impressions.served_s - created_s_N[impressions.item]
     history, actions, ages = histories_before(log, user_S, served_S)
@@ -118,7 +171,7 @@ def examples_of(
         item_dense_RF=np.concatenate([counter_dense(of_item), age_dense(age_s)], axis=1),
         pair_dense_RF=np.concatenate(pairs, axis=1),
         start_S=np.r_[start_S, len(impressions)],
-        user_dense_SF=counter_dense(user_S_counters),
+        user_dense_SF=counter_dense(of_user),
         history_SL=history.astype(np.int32),
         actions_SL=actions.astype(np.int8),
         ages_SL=ages,
@@ -137,36 +190,7 @@ def _require_finite(name: str, values: np.ndarray) -> None:
         raise ExampleError(f"{name}: row {rows[0]} holds what is no number")
 
 
-def _values(impressions: Impressions) -> dict[Counter, np.ndarray]:
-    """What each impression adds to the counters; a head that is not known adds nothing."""
-    dwell_s = np.nan_to_num(np.expm1(impressions.label(Head.DWELL)))
-    known = {c: np.nan_to_num(impressions.label(head)) for c, head in _HEAD_OF.items()}
-    return {
-        Counter.IMPRESSIONS: np.ones(len(impressions)),
-        Counter.VIEWS: (dwell_s > 0).astype(float),
-        Counter.DWELL_S: dwell_s,
-        **known,
-    }
-
-
 def _pair_key(impressions: Impressions, group_N: np.ndarray) -> np.ndarray:
     """One number for reader and group."""
     width = int(group_N.max(initial=0)) + 2
     return impressions.user * width + group_N[impressions.item] + 1
-
-
-def _before(
-    impressions: Impressions,
-    values: Mapping[Counter, np.ndarray],
-    key: np.ndarray,
-    counted: tuple[Counter, ...],
-) -> Counters:
-    """The counters of each impression's key when its slate was served."""
-    return sums_before(
-        key,
-        impressions.settled_s,
-        {counter.value: values[counter] for counter in counted},
-        _HALF_LIVES_S,
-        key_Q=key,
-        at_Q=impressions.served_s,
-    )
