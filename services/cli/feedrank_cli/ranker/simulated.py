@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from feedrank_core.contracts.slates import HEADS, Head
+from feedrank_core.evaluation.calibration import SMALLEST
 from feedrank_core.features.encoding import FeatureSchema, encode_items, encode_profiles
 from feedrank_core.features.ranking import DENSE_COLUMNS
 from feedrank_feature_store.events import engagements, event_log, placed
@@ -24,6 +25,7 @@ from feedrank_trainer.labels import seconds
 from feedrank_trainer.ranking.examples import RankingExamples, examples_of
 from feedrank_trainer.ranking.histories import engagement_log
 from feedrank_trainer.ranking.impressions import Impressions, labelled_impressions
+from scipy.special import logit
 
 from feedrank_cli.ranker.groups import groups_of
 from feedrank_cli.ranker.task import RankingTask
@@ -63,17 +65,17 @@ def prepare(out: Path, world: World) -> RankingTask:
     start_tuning = (END - timedelta(days=TEST_DAYS + TUNING_DAYS)).timestamp()
     train = examples.between(-np.inf, start_tuning)
     trained_N = np.isin(np.arange(len(created_s)), train.impressions.item)
+    tuning = examples.between(start_tuning, start_test)
     test = examples.between(start_test, np.inf)
-    oracle, truth = truth_of(world, test, readers, catalogue)
     return RankingTask(
         schema=schema,
         items=encode_items(schema, columns, trained=trained_N),
         train=train,
-        tuning=examples.between(start_tuning, start_test),
+        tuning=tuning,
         test=test,
         heads=HEADS,
-        oracle=oracle,
-        truth=truth,
+        tuning_truth_RH=truth_of(world, tuning, readers, catalogue),
+        test_truth_RH=truth_of(world, test, readers, catalogue),
     )
 
 
@@ -102,16 +104,19 @@ def _have_engagements(connection: duckdb.DuckDBPyConnection, item_ids: pa.Array)
 
 def truth_of(
     world: World, examples: RankingExamples, readers: pa.Table, catalogue: Catalogue
-) -> tuple[np.ndarray, dict[Head, np.ndarray]]:
-    """What the world knows of each impression: the click's chance at the first place, and all."""
+) -> np.ndarray:
+    """Logits of what the world knows of each impression, were it at the first place.
+
+    NaN for dwell. Shapes: (R, H).
+    """
     shown: Impressions = examples.impressions
     user_U = np.array([int(u.removeprefix("user-")) for u in readers["user_id"].to_pylist()])
     item_N = np.array([item_index(i) for i in catalogue.table["item_id"].to_pylist()])
-    user, item = user_U[shown.user], item_N[shown.item]
-    oracle = world.click_probability(user, item, shown.served_s, 0)
-    chances = world.event_probabilities(user, item, shown.served_s, shown.position)
-    truth = {Head.CLICK: chances.click}
-    truth |= {Head(kind): chances.click * p for kind, p in chances.after_click.items()}
-    unclicked = chances.view - chances.click
-    truth |= {Head(kind): unclicked * p for kind, p in chances.after_view.items()}
-    return oracle, truth
+    chances = world.event_probabilities(user_U[shown.user], item_N[shown.item], shown.served_s, 0)
+    found = np.full((len(shown), len(HEADS)), np.nan)
+    found[:, HEADS.index(Head.CLICK)] = chances.click
+    for kind, chance in chances.after_click.items():
+        found[:, HEADS.index(Head(kind))] = chances.click * chance
+    for kind, chance in chances.after_view.items():
+        found[:, HEADS.index(Head(kind))] = (chances.view - chances.click) * chance
+    return logit(np.clip(found, SMALLEST, 1 - SMALLEST))
