@@ -196,8 +196,20 @@ def test_a_calibrated_head_says_how_often_it_comes():
         assert measured is not None
         assert measured.error < 0.05
         assert measured.loss < 1.0
-    assert (found.slope_H[1], found.shift_H[1]) == (1.0, 0.0)
+    assert found.weight_H3[HEADS.index(Head.LIKE)].tolist() == [1.0, 1.0, 0.0]
     assert measure_head(Head.LIKE, foretold_RH[:, 1], label_RH[:, 1]) is None
+
+
+def test_what_is_looked_at_now_and_then_is_calibrated_at_all_rates():
+    rng = np.random.default_rng(4)
+    logit_R = rng.normal(-2.0, 2.0, 200_000)
+    label_RH = np.full((200_000, len(HEADS)), np.nan)
+    label_RH[:, CLICK] = rng.random(200_000) < 0.4 / (1 + np.exp(-logit_R))
+    logit_RH = np.repeat(logit_R[:, None], len(HEADS), axis=1)
+    foretold_R = Calibration.fit(logit_RH, label_RH).foretold(logit_RH)[:, CLICK]
+    measured = measure_head(Head.CLICK, foretold_R, label_RH[:, CLICK])
+    assert measured is not None
+    assert measured.error < 0.03
 
 
 def test_calibration_error_and_log_loss_by_hand():
