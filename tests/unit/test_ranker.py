@@ -79,7 +79,7 @@ def planted(*, of_position: float = 0.0, seed: int = 0) -> RankingExamples:
     }
     groups = {name: np.full(NUM_ITEMS, -1) for name in AFFINITIES}
     groups["category"] = np.arange(NUM_ITEMS) % NUM_TASTES
-    return examples_of(shown, log.rows(is_clicked), groups, np.zeros(NUM_ITEMS), profiles)
+    return examples_of(shown, log.rows(is_clicked), groups, np.zeros(NUM_ITEMS), profiles, {})
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,18 @@ from feedrank_core.features.ranking import (
     AFFINITIES,
     COUNTED,
     DENSE_COLUMNS,
+    FEW_ITEMS,
     PRIOR_RATES,
     counter_dense,
 )
 from feedrank_trainer.examples import ABSENT, Log, histories_before
 from feedrank_trainer.ranking.counting import sums_before
-from feedrank_trainer.ranking.examples import ExampleError, RankingExamples, examples_of
+from feedrank_trainer.ranking.examples import (
+    SHOWN_LENGTH,
+    ExampleError,
+    RankingExamples,
+    examples_of,
+)
 from feedrank_trainer.ranking.histories import engagement_log
 from feedrank_trainer.ranking.impressions import NOWHERE, Impressions, labelled_impressions
 
@@ -161,13 +167,17 @@ def impressions(num: int, **given: np.ndarray) -> Impressions:
     return Impressions(**(usual | given))
 
 
-def described(shown: Impressions, created_s_N: np.ndarray | None = None) -> RankingExamples:
+def described(
+    shown: Impressions,
+    created_s_N: np.ndarray | None = None,
+    contents: dict[str, np.ndarray] | None = None,
+) -> RankingExamples:
     nothing = np.empty(0, np.int64)
     log = Log(nothing, nothing, nothing, np.empty(0), np.empty(0, bool))
     groups = {name: np.array([0, 1]) for name in AFFINITIES}
     profiles = {"profile": np.zeros((1, 3), np.int64), "interests": np.zeros((1, 8), np.int64)}
     created_s_N = np.zeros(2) if created_s_N is None else created_s_N
-    return examples_of(shown, log, groups, created_s_N, profiles)
+    return examples_of(shown, log, groups, created_s_N, profiles, contents or {})
 
 
 def test_an_impression_and_an_action_count_each_once_it_is_told():
@@ -181,6 +191,24 @@ def test_an_impression_and_an_action_count_each_once_it_is_told():
     clicked = np.log(shown + PRIOR_IMPRESSIONS) + dense_SF["clicks_forever_log_rate"]
     counted = np.exp(clicked) - PRIOR_IMPRESSIONS * np.exp(prior)
     assert counted == pytest.approx([0, 0, 1, 1], abs=1e-4)
+
+
+def test_what_was_shown_before_a_slate_is_told_newest_last_and_the_slate_itself_is_not():
+    examples = described(impressions(4, item=np.array([1, 0, 1, 1])))
+    assert examples.shown_SM.shape == (4, SHOWN_LENGTH)
+    assert [row[row >= 0].tolist() for row in examples.shown_SM] == [[], [1], [1, 0], [1, 0, 1]]
+    assert examples.shown_ages_SM[2, -2:].tolist() == [119, 59]
+
+
+def test_an_item_is_near_a_reader_who_was_shown_its_like():
+    shown = impressions(4, item=np.array([0, 0, 0, 1]))
+    content = np.array([[3.0, 0.0], [1.0, 0.0]])
+    examples = described(shown, contents={"text_vector": content})
+    _, near_shown_R = examples.pair_dense_RF[:, -2:].T
+    assert near_shown_R[0] == 0
+    # Contents are 1 and -1 once their mean is taken off; each of three weighs nearly 1.
+    assert near_shown_R[3] == pytest.approx(-3 / (3 + FEW_ITEMS), rel=1e-3)
+    assert near_shown_R[1] == pytest.approx(1 / (1 + FEW_ITEMS), rel=1e-3)
 
 
 def test_a_head_that_is_not_known_counts_as_nothing():

@@ -42,7 +42,7 @@ def prepare(path: Path) -> RankingTask:
     )
     # When a film was published is not told; all are as old as the log.
     created_s_N = np.full(len(columns["item_id"]), shown.served_s.min())
-    examples = examples_of(shown, log, groups_of(columns), created_s_N, profiles)
+    examples = examples_of(shown, log, groups_of(columns), created_s_N, profiles, {})
     cuts = np.quantile(shown.served_s, (TUNING_FROM, TEST_FROM), method="lower") + 1
     train = examples.between(-np.inf, cuts[0])
     schema = FeatureSchema.fit(columns, {}, user_dense=DENSE_COLUMNS)

@@ -20,7 +20,7 @@ from feedrank_simulator.bulk import write_history
 from feedrank_simulator.parts import EVENT_TABLES, table_path
 from feedrank_simulator.rendering import item_index
 from feedrank_simulator.world import World
-from feedrank_trainer.catalogue import Catalogue
+from feedrank_trainer.catalogue import VECTORS, Catalogue
 from feedrank_trainer.labels import seconds
 from feedrank_trainer.ranking.examples import RankingExamples, examples_of
 from feedrank_trainer.ranking.histories import engagement_log
@@ -60,7 +60,8 @@ def prepare(out: Path, world: World) -> RankingTask:
     log = engagement_log(connection, *ids, schema)
     created_s = seconds(catalogue.table["created_at"])
     profiles = encode_profiles(schema, profile_columns, readers.num_rows)
-    examples = examples_of(shown, log, groups_of(columns), created_s, profiles)
+    contents = {name: np.nan_to_num(columns[name]) for name in VECTORS}
+    examples = examples_of(shown, log, groups_of(columns), created_s, profiles, contents)
     start_test = (END - timedelta(days=TEST_DAYS)).timestamp()
     start_tuning = (END - timedelta(days=TEST_DAYS + TUNING_DAYS)).timestamp()
     train = examples.between(-np.inf, start_tuning)

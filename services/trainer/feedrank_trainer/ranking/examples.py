@@ -22,6 +22,7 @@ from feedrank_core.features.ranking import (
 )
 
 from feedrank_trainer.examples import Log, histories_before
+from feedrank_trainer.ranking.affinities import affinities
 from feedrank_trainer.ranking.counting import sums_before
 from feedrank_trainer.ranking.impressions import Impressions
 
@@ -36,6 +37,8 @@ _MOVED: dict[Head, set[Counter]] = {
     Head.DWELL: {Counter.VIEWS, Counter.DWELL_S},
 }
 """What the first action of each head moves."""
+SHOWN_LENGTH = 100
+"""Items shown that a slate's example holds: a few days of a reader who looks at twenty a day."""
 _HALF_LIVES_S = {span.value: HALF_LIVES_S[span] for span in SPANS}
 
 
@@ -49,7 +52,8 @@ class RankingExamples:
 
     Shapes: item_dense_RF and pair_dense_RF (R, ...) float32; start_S (S + 1,) int64, where each
     slate's impressions begin; user_dense_SF (S, ...) float32; history_SL, actions_SL and ages_SL
-    (S, L), dense items with -1 for nothing, ids of actions, seconds; profile_S3, interests_SI;
+    (S, L), dense items with -1 for nothing, ids of actions, seconds; shown_SM and shown_ages_SM
+    (S, M), what the reader was shown last, acted on or not; profile_S3, interests_SI;
     popularity_R (R,), what the item's clicks make of it for everyone.
     """
 
@@ -61,6 +65,8 @@ class RankingExamples:
     history_SL: np.ndarray
     actions_SL: np.ndarray
     ages_SL: np.ndarray
+    shown_SM: np.ndarray
+    shown_ages_SM: np.ndarray
     profile_S3: np.ndarray
     interests_SI: np.ndarray
     popularity_R: np.ndarray
@@ -76,7 +82,7 @@ class RankingExamples:
         sizes = np.diff(self.start_S)[chosen]
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         for name, values in parts.items():
-            if name.endswith(("_SF", "_SL", "_S3", "_SI")):
+            if name.endswith(("_SF", "_SL", "_SM", "_S3", "_SI")):
                 parts[name] = values[chosen]
             elif name.endswith(("_RF", "_R")):
                 parts[name] = values[of_row]
@@ -148,14 +154,17 @@ def examples_of(
     groups: Mapping[str, np.ndarray],
     created_s_N: np.ndarray,
     profiles: Mapping[str, np.ndarray],
+    contents: Mapping[str, np.ndarray],
 ) -> RankingExamples:
     """The examples of impressions in the order that `Impressions` has.
 
     `log` is what readers engaged with; `groups` gives each item's number by category, tag, creator
-    and type, -1 for none; `profiles` the `profile` and `interests` of every reader.
-    Shapes: groups (N,) int64 each, created_s_N (N,).
+    and type, -1 for none; `profiles` the `profile` and `interests` of every reader; `contents` the
+    vectors of items, where they have some.
+    Shapes: groups (N,) int64 each, created_s_N (N,), contents (N, D) each.
     """
     start_S = np.flatnonzero(np.r_[True, np.diff(impressions.slate) > 0])
+    ends_S = np.r_[start_S, len(impressions)]
     user_S, served_S = impressions.user[start_S], impressions.served_s[start_S]
     events = Events.of(impressions)
     of_item = events.before(impressions.item, COUNTED)
@@ -166,22 +175,43 @@ def examples_of(
     ]
     age_s = impressions.served_s - created_s_N[impressions.item]
     history, actions, ages = histories_before(log, user_S, served_S)
+    was_shown, shown_ages = shown_before(impressions, user_S, served_S)
+    lists = [(history, ages), (was_shown, shown_ages)]
+    pairs.append(affinities(impressions.item, ends_S, lists, contents))
     examples = RankingExamples(
         impressions=impressions,
         item_dense_RF=np.concatenate([counter_dense(of_item), age_dense(age_s)], axis=1),
         pair_dense_RF=np.concatenate(pairs, axis=1),
-        start_S=np.r_[start_S, len(impressions)],
+        start_S=ends_S,
         user_dense_SF=counter_dense(of_user),
         history_SL=history.astype(np.int32),
         actions_SL=actions.astype(np.int8),
         ages_SL=ages,
+        shown_SM=was_shown,
+        shown_ages_SM=shown_ages,
         profile_S3=profiles["profile"][user_S],
         interests_SI=profiles["interests"][user_S],
         popularity_R=popularity(*(of_item[column(Counter.CLICKS, span)] for span in SPANS)),
     )
-    for name in ("item_dense_RF", "pair_dense_RF", "user_dense_SF", "ages_SL"):
+    for name in ("item_dense_RF", "pair_dense_RF", "user_dense_SF", "ages_SL", "shown_ages_SM"):
         _require_finite(name, getattr(examples, name))
     return examples
+
+
+def shown_before(
+    impressions: Impressions, user_S: np.ndarray, served_S: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The last impressions of each reader strictly before a slate was served: items and ages.
+
+    Shapes: two (S, SHOWN_LENGTH), -1 and 0 for nothing.
+    """
+    at_s = impressions.served_s + impressions.shown_after_s
+    order = np.lexsort((at_s, impressions.user))
+    log = Log(
+        impressions.user, impressions.item, impressions.surface, at_s, np.ones(len(at_s), bool)
+    ).rows(order)
+    items, _, ages = histories_before(log, user_S, served_S, length=SHOWN_LENGTH)
+    return items.astype(np.int32), ages
 
 
 def _require_finite(name: str, values: np.ndarray) -> None:
