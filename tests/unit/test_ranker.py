@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from feedrank_core.contracts.bundle import EMBEDDING_DIM
 from feedrank_core.contracts.slates import HEADS, Head
 from feedrank_core.evaluation.calibration import calibration_error, log_loss
 from feedrank_core.evaluation.ranking_metrics import pooled_auc
 from feedrank_core.features.encoding import FeatureSchema, encode_items
 from feedrank_core.features.ranking import AFFINITIES, DENSE_COLUMNS
-from feedrank_core.models.ranker import Ranker
+from feedrank_core.models.ranker import FEW_SHOWN, Ranker, ShownMean
 from feedrank_trainer.examples import Log
 from feedrank_trainer.onnx_export import ParityError
 from feedrank_trainer.ranking.batching import assemble, shuffled
@@ -147,6 +148,18 @@ def test_candidates_do_not_see_each_other(fitted, examples, items):
                 for name, value in together.items()
             }
             assert torch.allclose(fitted.scorer(**alone)[:, 0], whole[:, place], atol=1e-5)
+
+
+def test_few_items_shown_say_little_of_a_reader():
+    shown = ShownMean()
+    with torch.no_grad():
+        shown.weights.weight.zero_()
+    vector_D = torch.arange(EMBEDDING_DIM, dtype=torch.float32)
+    mask_BL = torch.zeros(3, 30)
+    mask_BL[1, -int(FEW_SHOWN) :] = mask_BL[2, :] = 1
+    found_BD = shown(vector_D.expand(3, 30, -1), 60 * torch.ones(3, 30), mask_BL)
+    for found_D, share in zip(found_BD, (0, 1 / 2, 30 / (30 + FEW_SHOWN)), strict=True):
+        assert torch.allclose(found_D, share * vector_D)
 
 
 def test_a_head_that_is_not_known_teaches_nothing(untrained, examples, items):
