@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from feedrank_core.contracts.bundle import EMBEDDING_DIM
 from feedrank_core.contracts.slates import HEADS, Head
 from feedrank_core.evaluation.calibration import calibration_error, log_loss
 from feedrank_core.evaluation.ranking_metrics import pooled_auc
 from feedrank_core.features.encoding import FeatureSchema, encode_items
-from feedrank_core.features.ranking import AFFINITIES, COUNTER_COLUMNS
-from feedrank_core.models.ranker import Ranker
+from feedrank_core.features.ranking import AFFINITIES, DENSE_COLUMNS
+from feedrank_core.models.ranker import FEW_SHOWN, Ranker, ShownMean
 from feedrank_trainer.examples import Log
 from feedrank_trainer.onnx_export import ParityError
 from feedrank_trainer.ranking.batching import assemble, shuffled
@@ -44,7 +45,7 @@ COLUMNS = {
     "item_id": [str(n) for n in range(NUM_ITEMS)],
     "category": [f"c{n % NUM_TASTES}" for n in range(NUM_ITEMS)],
 }
-SCHEMA = FeatureSchema.fit(COLUMNS, {}, user_dense=COUNTER_COLUMNS)
+SCHEMA = FeatureSchema.fit(COLUMNS, {}, user_dense=DENSE_COLUMNS)
 
 
 def planted(*, of_position: float = 0.0, seed: int = 0) -> RankingExamples:
@@ -61,16 +62,25 @@ def planted(*, of_position: float = 0.0, seed: int = 0) -> RankingExamples:
     label_RH = np.full((len(user), len(HEADS)), np.nan, np.float32)
     label_RH[:, CLICK] = is_clicked
     label_RH[:, DWELL] = 2.0 * is_clicked
-    surface, settled_s = np.zeros(len(user), np.int64), served_s + 60
-    shown = Impressions(user, item, slate, position, surface, served_s, settled_s, label_RH)
-    log = Log(user, item, np.full(len(user), 3), settled_s, np.ones(len(user), bool))
+    shown = Impressions(
+        user=user,
+        item=item,
+        slate=slate,
+        position=position,
+        surface=np.zeros(len(user), np.int64),
+        served_s=served_s,
+        shown_after_s=np.full(len(user), 1, np.float32),
+        done_after_s_RH=np.where(label_RH > 0, 60, np.nan).astype(np.float32),
+        label_RH=label_RH,
+    )
+    log = Log(user, item, np.full(len(user), 3), served_s + 60, np.ones(len(user), bool))
     profiles = {
         "profile": np.zeros((NUM_USERS, 3), np.int64),
         "interests": np.zeros((NUM_USERS, 8), np.int64),
     }
     groups = {name: np.full(NUM_ITEMS, -1) for name in AFFINITIES}
     groups["category"] = np.arange(NUM_ITEMS) % NUM_TASTES
-    return examples_of(shown, log.rows(is_clicked), groups, np.zeros(NUM_ITEMS), profiles)
+    return examples_of(shown, log.rows(is_clicked), groups, np.zeros(NUM_ITEMS), profiles, {})
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +150,18 @@ def test_candidates_do_not_see_each_other(fitted, examples, items):
             assert torch.allclose(fitted.scorer(**alone)[:, 0], whole[:, place], atol=1e-5)
 
 
+def test_few_items_shown_say_little_of_a_reader():
+    shown = ShownMean()
+    with torch.no_grad():
+        shown.weights.weight.zero_()
+    vector_D = torch.arange(EMBEDDING_DIM, dtype=torch.float32)
+    mask_BL = torch.zeros(3, 30)
+    mask_BL[1, -int(FEW_SHOWN) :] = mask_BL[2, :] = 1
+    found_BD = shown(vector_D.expand(3, 30, -1), 60 * torch.ones(3, 30), mask_BL)
+    for found_D, share in zip(found_BD, (0, 1 / 2, 30 / (30 + FEW_SHOWN)), strict=True):
+        assert torch.allclose(found_D, share * vector_D)
+
+
 def test_a_head_that_is_not_known_teaches_nothing(untrained, examples, items):
     batch = assemble(examples, np.arange(8), items)
     found = forward(untrained, batch, with_position=True)
@@ -187,8 +209,20 @@ def test_a_calibrated_head_says_how_often_it_comes():
         assert measured is not None
         assert measured.error < 0.05
         assert measured.loss < 1.0
-    assert (found.slope_H[1], found.shift_H[1]) == (1.0, 0.0)
+    assert found.weight_H3[HEADS.index(Head.LIKE)].tolist() == [1.0, 1.0, 0.0]
     assert measure_head(Head.LIKE, foretold_RH[:, 1], label_RH[:, 1]) is None
+
+
+def test_what_is_looked_at_now_and_then_is_calibrated_at_all_rates():
+    rng = np.random.default_rng(4)
+    logit_R = rng.normal(-2.0, 2.0, 200_000)
+    label_RH = np.full((200_000, len(HEADS)), np.nan)
+    label_RH[:, CLICK] = rng.random(200_000) < 0.4 / (1 + np.exp(-logit_R))
+    logit_RH = np.repeat(logit_R[:, None], len(HEADS), axis=1)
+    foretold_R = Calibration.fit(logit_RH, label_RH).foretold(logit_RH)[:, CLICK]
+    measured = measure_head(Head.CLICK, foretold_R, label_RH[:, CLICK])
+    assert measured is not None
+    assert measured.error < 0.03
 
 
 def test_calibration_error_and_log_loss_by_hand():

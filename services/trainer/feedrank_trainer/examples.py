@@ -41,7 +41,7 @@ class Log:
 
 
 def histories_before(
-    log: Log, users: np.ndarray, at_s: np.ndarray
+    log: Log, users: np.ndarray, at_s: np.ndarray, *, length: int = HISTORY_LENGTH
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The last L actions of each reader strictly before a time: items, actions, ages.
 
@@ -49,7 +49,7 @@ def histories_before(
     Shapes: users (B,), at_s (B,) to three (B, L), with ABSENT, 0 and 0 for nothing.
     """
     if not len(log.user):
-        shape = (len(users), HISTORY_LENGTH)
+        shape = (len(users), length)
         return np.full(shape, ABSENT), np.zeros(shape, np.int64), np.zeros(shape, np.float32)
     distinct, start = np.unique(log.user, return_index=True)
     ends = np.append(start[1:], len(log.user))
@@ -62,7 +62,7 @@ def histories_before(
     stop = np.empty(len(users), np.int64)
     for row in range(len(users)):
         stop[row] = first[row] + np.searchsorted(log.at_s[first[row] : last[row]], at_s[row])
-    index = stop[:, None] - HISTORY_LENGTH + np.arange(HISTORY_LENGTH)
+    index = stop[:, None] - length + np.arange(length)
     mask = index >= first[:, None]
     index = np.where(mask, index, 0)
     ages = np.where(mask, np.maximum(at_s[:, None] - log.at_s[index], 0), 0)

@@ -20,6 +20,8 @@ from feedrank_core.contracts.features import (
 
 LABEL_WINDOW_H = 2
 """Hours after served_at within which an action engages, the contract's."""
+SERVED = "SELECT request_id, min(served_at) AS served_at FROM slates GROUP BY request_id"
+"""When each slate was served; one that was logged twice, the first time."""
 
 _DENSE = (
     (Counter.IMPRESSIONS, HalfLife.WEEK),
@@ -72,7 +74,7 @@ def labelled_actions(
 def _served(connection: duckdb.DuckDBPyConnection) -> str:
     views = {name for (name,) in connection.execute("SHOW TABLES").fetchall()}
     if "slates" in views:
-        return "SELECT request_id, min(served_at) AS served_at FROM slates GROUP BY request_id"
+        return SERVED
     return "SELECT NULL::VARCHAR AS request_id, NULL::TIMESTAMPTZ AS served_at WHERE false"
 
 

@@ -1,6 +1,7 @@
 """What the ranker is measured beside: popularity, logistic regression, LightGBM.
 
-All see what the ranker's dense inputs hold, as of the same instants; none sees a position.
+All learn from the ranker's own rows and see what its dense inputs hold, as of the same instants;
+none sees a position.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from feedrank_trainer.ranking.examples import RankingExamples
 from feedrank_cli.bench.report import BenchCannotRun
 from feedrank_cli.ranker.task import RankingTask
 
-MAX_ROWS = 1_500_000
-"""Impressions that a contender learns from, the latest ones: both would take an hour for more."""
 NUM_TREES, NUM_LEAVES, TREE_RATE = 300, 63, 0.05
 NUM_CATEGORICAL = 4
 """Of `features`, the last ones."""
@@ -83,9 +82,7 @@ def features(examples: RankingExamples) -> np.ndarray:
 
 
 def _learned_from(task: RankingTask) -> tuple[np.ndarray, np.ndarray]:
-    """Features and clicks of the latest slates that fit."""
-    served_s = task.train.impressions.served_s
-    start_s = np.sort(served_s)[-min(MAX_ROWS, len(served_s))]
-    latest = task.train.between(start_s, np.inf)
+    """Features and clicks."""
     # LightGBM warns of a column that lies scattered in memory.
-    return features(latest), np.ascontiguousarray(latest.impressions.label(Head.CLICK))
+    label_R = np.ascontiguousarray(task.train.impressions.label(Head.CLICK))
+    return features(task.train), label_R

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from feedrank_core.contracts.slates import HEADS, Head
 from feedrank_core.features.encoding import FeatureSchema, encode_items
-from feedrank_core.features.ranking import COUNTER_COLUMNS
+from feedrank_core.features.ranking import DENSE_COLUMNS
 from feedrank_trainer.examples import Log
 from feedrank_trainer.ranking.examples import examples_of
 from feedrank_trainer.ranking.impressions import NOWHERE, Impressions
@@ -42,10 +42,10 @@ def prepare(path: Path) -> RankingTask:
     )
     # When a film was published is not told; all are as old as the log.
     created_s_N = np.full(len(columns["item_id"]), shown.served_s.min())
-    examples = examples_of(shown, log, groups_of(columns), created_s_N, profiles)
+    examples = examples_of(shown, log, groups_of(columns), created_s_N, profiles, {})
     cuts = np.quantile(shown.served_s, (TUNING_FROM, TEST_FROM), method="lower") + 1
     train = examples.between(-np.inf, cuts[0])
-    schema = FeatureSchema.fit(columns, {}, user_dense=COUNTER_COLUMNS)
+    schema = FeatureSchema.fit(columns, {}, user_dense=DENSE_COLUMNS)
     return RankingTask(
         schema=schema,
         items=encode_items(
@@ -72,6 +72,7 @@ def impressions_of(ratings: Ratings) -> Impressions:
         position=np.full(num, NOWHERE),
         surface=np.zeros(num, np.int64),
         served_s=ratings.at_s,
-        settled_s=ratings.at_s,
+        shown_after_s=np.zeros(num, np.float32),
+        done_after_s_RH=np.where(label_RH > 0, 0.0, np.nan).astype(np.float32),
         label_RH=label_RH,
     )

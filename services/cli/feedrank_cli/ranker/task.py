@@ -15,9 +15,9 @@ from feedrank_trainer.ranking.examples import RankingExamples
 class RankingTask:
     """Learned from, calibrated on and measured on; later slates each.
 
-    `truth` holds the true probability of heads for each measured impression, where a world knows
-    it, and `oracle` the true probability of a click at the first place, which is what the best
-    ranking goes by. Shapes: (R,) each, of `test`.
+    Where a world knows them, the truths are the logits of each head's true probability at the first
+    place, NaN for dwell: what the best ranking goes by, and blind to the position as the ranker is.
+    Shapes: (R, H) each, of `tuning` and of `test`.
     """
 
     schema: FeatureSchema
@@ -26,5 +26,5 @@ class RankingTask:
     tuning: RankingExamples
     test: RankingExamples
     heads: tuple[Head, ...]
-    oracle: np.ndarray | None = None
-    truth: dict[Head, np.ndarray] | None = None
+    tuning_truth_RH: np.ndarray | None = None
+    test_truth_RH: np.ndarray | None = None

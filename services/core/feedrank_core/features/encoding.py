@@ -62,7 +62,8 @@ USER_INPUTS = (
 class FeatureSchema(Message):
     """What the encoders of one bundle were trained to read; travels inside the bundle.
 
-    `user_dense` names the counter columns, in the order of the user encoder's `dense`.
+    `user_dense` names what the user encoder's `dense` holds, in its order: counters' columns, or of
+    the ranker the DENSE_COLUMNS of `features.ranking`.
     """
 
     item_types: tuple[str, ...] = tuple(t.value for t in ItemType)

@@ -29,8 +29,13 @@ COUNTED = (
     Counter.DWELL_S,
 )
 SPANS = (HalfLife.WEEK, HalfLife.FOREVER)
-COUNTER_COLUMNS = tuple(column(counter, span) for span in SPANS for counter in COUNTED)
-"""What of an item and of a reader the ranker reads, in the order of `counter_dense`."""
+DENSE_COLUMNS = tuple(
+    f"{column(counter, span)}_{'log1p' if counter is Counter.IMPRESSIONS else 'log_rate'}"
+    for span in SPANS
+    for counter in COUNTED
+)
+"""What `counter_dense` gives of an item and of a reader, in its order. They are no counters, which
+the towers read as log1p: `encode_user_dense` knows none of these names."""
 PAIR_COUNTED = (Counter.IMPRESSIONS, Counter.VIEWS, Counter.CLICKS)
 """What is counted of a reader with a category, a tag, a creator or an item type."""
 AFFINITIES = ("category", "tag", "creator", "item_type")
@@ -49,6 +54,9 @@ PRIOR_RATES: dict[Counter, float] = {
 """What an impression is thought to bring before anything is counted. Our own choice: the model
 learns what a rate means, and these only say where it begins."""
 DAY_S = 86_400.0
+TASTE_HALF_LIFE_S = 4 * DAY_S
+FEW_ITEMS = 4.0
+"""Items at which their mean weighs half: a few say little of a reader's taste. Our own choice."""
 
 
 def counter_dense(counters: Counters, counted: tuple[Counter, ...] = COUNTED) -> np.ndarray:
@@ -75,3 +83,13 @@ def age_dense(age_s: np.ndarray) -> np.ndarray:
     age_days = np.maximum(age_s, 0.0) / DAY_S
     left = [np.exp2(-age_days / half) for half in (1.0, 4.0)]
     return np.stack([np.log1p(24 * age_days), *left], axis=-1).astype(np.float32)
+
+
+def tastes(vector_BLD: np.ndarray, age_s_BL: np.ndarray, mask_BL: np.ndarray) -> np.ndarray:
+    """The mean content of what a reader met, newer more, drawn to 0 as by FEW_ITEMS more of none.
+
+    Contents are without the mean of all items. Shapes: (B, D) float32.
+    """
+    weight_BL = mask_BL * np.exp2(-age_s_BL / TASTE_HALF_LIFE_S)
+    sum_BD = np.einsum("bl,bld->bd", weight_BL.astype(np.float32), vector_BLD)
+    return sum_BD / (weight_BL.sum(axis=1, keepdims=True) + FEW_ITEMS).astype(np.float32)

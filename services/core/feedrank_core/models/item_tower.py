@@ -53,6 +53,17 @@ def finished(vector_BD: Tensor, *, cosine: bool) -> Tensor:
     return nn.functional.normalize(vector_BD, dim=1) if cosine else vector_BD
 
 
+def vectors_at(item_UD: Tensor, place: Tensor) -> Tensor:
+    """The vectors of some places among a batch's items. Shapes: any, int64 into U, to (..., D)."""
+    # index_select of the flat ids: its gradient is one index_add, deterministic on a CPU.
+    return item_UD.index_select(0, place.flatten()).view(*place.shape, item_UD.shape[1])
+
+
+def history_vectors(item_UD: Tensor, history_BL: Tensor, mask_BL: Tensor) -> Tensor:
+    """The vectors of histories, zero where they hold nothing. Shapes: (B, L, D)."""
+    return vectors_at(item_UD, history_BL) * mask_BL.unsqueeze(2)
+
+
 class Centred(nn.Module):
     """Takes off what all items have in common, which tells none from another.
 

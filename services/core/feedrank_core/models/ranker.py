@@ -25,6 +25,8 @@ BOTTOM_DIMS = (128, 64)
 TOWER_DIM = 16
 NUM_READERS = 4
 """Attention heads with which a candidate reads the history."""
+FEW_SHOWN = 10.0
+"""Items shown at which their mean weighs half, to begin with; learned."""
 NUM_POSITIONS = 101
 """Positions 0 to 98 apart, all later ones together, and the last row for none."""
 
@@ -52,6 +54,29 @@ class CrossLayer(nn.Module):
     def forward(self, first_BPF: Tensor, crossed_BPF: Tensor) -> Tensor:
         """Shapes: (B, P, F)."""
         return first_BPF * self.wide(self.narrow(crossed_BPF)) + crossed_BPF
+
+
+class ShownMean(nn.Module):
+    """What a reader was shown lately, as one vector: it tells their taste where they did not act.
+
+    Newer ones weigh more, as learned; few of them say little. Whoever chose them may have been
+    blind: the linear map takes off what all readers are shown.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = table(NUM_AGE_BUCKETS, 1, padding=None)
+        self.few = nn.Parameter(torch.tensor(math.log(FEW_SHOWN)))
+        self.out = nn.Linear(EMBEDDING_DIM, EMBEDDING_DIM)
+        with torch.no_grad():
+            nn.init.eye_(self.out.weight)
+            nn.init.zeros_(self.out.bias)
+
+    def forward(self, shown_BLD: Tensor, age_s_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        """Shapes: (B, D)."""
+        weight_BL1 = torch.exp(self.weights(age_buckets(age_s_BL))) * mask_BL.unsqueeze(2)
+        total_B1 = weight_BL1.sum(dim=1) + self.few.exp()
+        return self.out((shown_BLD * weight_BL1).sum(dim=1) / total_B1)
 
 
 class CandidateAttention(nn.Module):
@@ -134,6 +159,7 @@ class Scorer(nn.Module):
     ) -> None:
         super().__init__()
         self.users = UserTower(schema, dropout=dropout)
+        self.shown = ShownMean()
         self.surfaces = table(NUM_SURFACES, SURFACE_DIM, padding=None)
         self.attention = CandidateAttention(schema) if attention else None
         self.item_norm = nn.LayerNorm(EMBEDDING_DIM)
@@ -162,6 +188,9 @@ class Scorer(nn.Module):
         history_actions: Tensor,
         history_ages_s: Tensor,
         history_mask: Tensor,
+        shown_vectors: Tensor,
+        shown_ages_s: Tensor,
+        shown_mask: Tensor,
         profile: Tensor,
         interests: Tensor,
         dense: Tensor,
@@ -169,6 +198,7 @@ class Scorer(nn.Module):
         """Shapes: candidates (B, P, ...), surface (B,), readers (B, ...), to (B, P, H)."""
         history = (history_vectors, history_actions, history_ages_s, history_mask)
         user_BD = self.users(*history, profile, interests, dense)
+        user_BD = user_BD + self.shown(shown_vectors, shown_ages_s, shown_mask)
         num = item_vectors.shape[1]
         user_BPD = user_BD.unsqueeze(1).expand(-1, num, -1)
         both_BPD = user_BPD * item_vectors

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from feedrank_core.features.encoding import FeatureSchema
 from feedrank_core.models.bag_tower import BagTower
-from feedrank_core.models.item_tower import ItemTower
+from feedrank_core.models.item_tower import ItemTower, history_vectors
 from feedrank_core.models.sequence_tower import Asked, SequenceTower
 from feedrank_core.models.user_tower import UserTower
 
@@ -100,10 +100,8 @@ class TwoTower(nn.Module):
         Shapes: (P,), (Q, C), (Q, C) bool.
         """
         item_UD = self.items(**batch.item_inputs)
-        mask_BL1 = batch.user_inputs["history_mask"].unsqueeze(2)
-        # index_select of the flat ids: its gradient is one index_add, deterministic on a CPU.
-        shape = (*batch.history.shape, item_UD.shape[1])
-        history_BLD = item_UD.index_select(0, batch.history.flatten()).view(shape) * mask_BL1
+        mask_BL = batch.user_inputs["history_mask"]
+        history_BLD = history_vectors(item_UD, batch.history, mask_BL)
         inputs = {"history_vectors": history_BLD, **batch.user_inputs}
         asked = batch.asked
         user_QD = self.users(**inputs) if asked is None else self.users.at(asked, **inputs)

@@ -22,18 +22,23 @@ from feedrank_core.features.ranking import (
 )
 
 from feedrank_trainer.examples import Log, histories_before
+from feedrank_trainer.ranking.affinities import affinities
 from feedrank_trainer.ranking.counting import sums_before
 from feedrank_trainer.ranking.impressions import Impressions
 
-_HEAD_OF = {
-    Counter.CLICKS: Head.CLICK,
-    Counter.LIKES: Head.LIKE,
-    Counter.SHARES: Head.SHARE,
-    Counter.COMMENTS: Head.COMMENT,
-    Counter.FOLLOWS: Head.FOLLOW,
-    Counter.HIDES: Head.HIDE,
-    Counter.REPORTS: Head.REPORT,
+_MOVED: dict[Head, set[Counter]] = {
+    Head.CLICK: {Counter.CLICKS},
+    Head.LIKE: {Counter.LIKES},
+    Head.SHARE: {Counter.SHARES},
+    Head.COMMENT: {Counter.COMMENTS},
+    Head.FOLLOW: {Counter.FOLLOWS},
+    Head.HIDE: {Counter.HIDES},
+    Head.REPORT: {Counter.REPORTS},
+    Head.DWELL: {Counter.VIEWS, Counter.DWELL_S},
 }
+"""What the first action of each head moves."""
+SHOWN_LENGTH = 100
+"""Items shown that a slate's example holds: a few days of a reader who looks at twenty a day."""
 _HALF_LIVES_S = {span.value: HALF_LIVES_S[span] for span in SPANS}
 
 
@@ -47,7 +52,8 @@ class RankingExamples:
 
     Shapes: item_dense_RF and pair_dense_RF (R, ...) float32; start_S (S + 1,) int64, where each
     slate's impressions begin; user_dense_SF (S, ...) float32; history_SL, actions_SL and ages_SL
-    (S, L), dense items with -1 for nothing, ids of actions, seconds; profile_S3, interests_SI;
+    (S, L), dense items with -1 for nothing, ids of actions, seconds; shown_SM and shown_ages_SM
+    (S, M), what the reader was shown last, acted on or not; profile_S3, interests_SI;
     popularity_R (R,), what the item's clicks make of it for everyone.
     """
 
@@ -59,6 +65,8 @@ class RankingExamples:
     history_SL: np.ndarray
     actions_SL: np.ndarray
     ages_SL: np.ndarray
+    shown_SM: np.ndarray
+    shown_ages_SM: np.ndarray
     profile_S3: np.ndarray
     interests_SI: np.ndarray
     popularity_R: np.ndarray
@@ -74,7 +82,7 @@ class RankingExamples:
         sizes = np.diff(self.start_S)[chosen]
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         for name, values in parts.items():
-            if name.endswith(("_SF", "_SL", "_S3", "_SI")):
+            if name.endswith(("_SF", "_SL", "_SM", "_S3", "_SI")):
                 parts[name] = values[chosen]
             elif name.endswith(("_RF", "_R")):
                 parts[name] = values[of_row]
@@ -88,47 +96,122 @@ class RankingExamples:
         return self.slates((served_s >= start_s) & (served_s < stop_s))
 
 
+@dataclass(frozen=True)
+class Events:
+    """What moves counters: each event of its own, once the bus had it, as serving folds it.
+
+    Shapes: served_s (R,) and at_s (E,) Unix seconds; row (E,) int64, the impression of an
+    event; value (E,) float32 by counter, how far the event moves it.
+    """
+
+    served_s: np.ndarray
+    row: np.ndarray
+    at_s: np.ndarray
+    value: dict[Counter, np.ndarray]
+
+    @classmethod
+    def of(cls, impressions: Impressions) -> Events:
+        """The impressions themselves, then the first action of each head."""
+        parts = [np.arange(len(impressions))]
+        after_s = [impressions.shown_after_s]
+        moved = [{Counter.IMPRESSIONS}]
+        for head, counters in _MOVED.items():
+            parts.append(np.flatnonzero(np.isfinite(impressions.done_after_s(head))))
+            after_s.append(impressions.done_after_s(head)[parts[-1]])
+            moved.append(counters)
+        row = np.concatenate(parts)
+        value = {
+            counter: np.concatenate(
+                [
+                    np.full(len(part), counter in moves, np.float32)
+                    for part, moves in zip(parts, moved, strict=True)
+                ]
+            )
+            for counter in COUNTED
+        }
+        is_dwell = value[Counter.DWELL_S] > 0
+        value[Counter.DWELL_S][is_dwell] = np.expm1(impressions.label(Head.DWELL)[row[is_dwell]])
+        served_s = impressions.served_s
+        return cls(served_s, row, served_s[row] + np.concatenate(after_s), value)
+
+    def before(
+        self, key_R: np.ndarray, counted: tuple[Counter, ...], *, asked: np.ndarray | None = None
+    ) -> Counters:
+        """The counters, by column, of the keys of the asked impressions when they were served."""
+        return sums_before(
+            key_R[self.row],
+            self.at_s,
+            {counter.value: self.value[counter] for counter in counted},
+            _HALF_LIVES_S,
+            key_Q=key_R if asked is None else key_R[asked],
+            at_Q=self.served_s if asked is None else self.served_s[asked],
+        )
+
+
 def examples_of(
     impressions: Impressions,
     log: Log,
     groups: Mapping[str, np.ndarray],
     created_s_N: np.ndarray,
     profiles: Mapping[str, np.ndarray],
+    contents: Mapping[str, np.ndarray],
 ) -> RankingExamples:
     """The examples of impressions in the order that `Impressions` has.
 
     `log` is what readers engaged with; `groups` gives each item's number by category, tag, creator
-    and type, -1 for none; `profiles` the `profile` and `interests` of every reader.
-    Shapes: groups (N,) int64 each, created_s_N (N,).
+    and type, -1 for none; `profiles` the `profile` and `interests` of every reader; `contents` the
+    vectors of items, where they have some.
+    Shapes: groups (N,) int64 each, created_s_N (N,), contents (N, D) each.
     """
     start_S = np.flatnonzero(np.r_[True, np.diff(impressions.slate) > 0])
+    ends_S = np.r_[start_S, len(impressions)]
     user_S, served_S = impressions.user[start_S], impressions.served_s[start_S]
-    values = _values(impressions)
-    of_item = _before(impressions, values, impressions.item, COUNTED)
-    user = _before(impressions, values, impressions.user, COUNTED)
-    user_S_counters = {name: sums[start_S] for name, sums in user.items()}
+    events = Events.of(impressions)
+    of_item = events.before(impressions.item, COUNTED)
+    of_user = events.before(impressions.user, COUNTED, asked=start_S)
     pairs = [
-        counter_dense(_before(impressions, values, key, PAIR_COUNTED), PAIR_COUNTED)
-        for key in (_pair_key(impressions, group_N) for group_N in groups.values())
+        counter_dense(events.before(_pair_key(impressions, group_N), PAIR_COUNTED), PAIR_COUNTED)
+        for group_N in groups.values()
     ]
     age_s = impressions.served_s - created_s_N[impressions.item]
     history, actions, ages = histories_before(log, user_S, served_S)
+    was_shown, shown_ages = shown_before(impressions, user_S, served_S)
+    lists = [(history, ages), (was_shown, shown_ages)]
+    pairs.append(affinities(impressions.item, ends_S, lists, contents))
     examples = RankingExamples(
         impressions=impressions,
         item_dense_RF=np.concatenate([counter_dense(of_item), age_dense(age_s)], axis=1),
         pair_dense_RF=np.concatenate(pairs, axis=1),
-        start_S=np.r_[start_S, len(impressions)],
-        user_dense_SF=counter_dense(user_S_counters),
+        start_S=ends_S,
+        user_dense_SF=counter_dense(of_user),
         history_SL=history.astype(np.int32),
         actions_SL=actions.astype(np.int8),
         ages_SL=ages,
+        shown_SM=was_shown,
+        shown_ages_SM=shown_ages,
         profile_S3=profiles["profile"][user_S],
         interests_SI=profiles["interests"][user_S],
         popularity_R=popularity(*(of_item[column(Counter.CLICKS, span)] for span in SPANS)),
     )
-    for name in ("item_dense_RF", "pair_dense_RF", "user_dense_SF", "ages_SL"):
+    for name in ("item_dense_RF", "pair_dense_RF", "user_dense_SF", "ages_SL", "shown_ages_SM"):
         _require_finite(name, getattr(examples, name))
     return examples
+
+
+def shown_before(
+    impressions: Impressions, user_S: np.ndarray, served_S: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The last impressions of each reader strictly before a slate was served: items and ages.
+
+    Shapes: two (S, SHOWN_LENGTH), -1 and 0 for nothing.
+    """
+    at_s = impressions.served_s + impressions.shown_after_s
+    order = np.lexsort((at_s, impressions.user))
+    log = Log(
+        impressions.user, impressions.item, impressions.surface, at_s, np.ones(len(at_s), bool)
+    ).rows(order)
+    items, _, ages = histories_before(log, user_S, served_S, length=SHOWN_LENGTH)
+    return items.astype(np.int32), ages
 
 
 def _require_finite(name: str, values: np.ndarray) -> None:
@@ -137,36 +220,7 @@ def _require_finite(name: str, values: np.ndarray) -> None:
         raise ExampleError(f"{name}: row {rows[0]} holds what is no number")
 
 
-def _values(impressions: Impressions) -> dict[Counter, np.ndarray]:
-    """What each impression adds to the counters; a head that is not known adds nothing."""
-    dwell_s = np.nan_to_num(np.expm1(impressions.label(Head.DWELL)))
-    known = {c: np.nan_to_num(impressions.label(head)) for c, head in _HEAD_OF.items()}
-    return {
-        Counter.IMPRESSIONS: np.ones(len(impressions)),
-        Counter.VIEWS: (dwell_s > 0).astype(float),
-        Counter.DWELL_S: dwell_s,
-        **known,
-    }
-
-
 def _pair_key(impressions: Impressions, group_N: np.ndarray) -> np.ndarray:
     """One number for reader and group."""
     width = int(group_N.max(initial=0)) + 2
     return impressions.user * width + group_N[impressions.item] + 1
-
-
-def _before(
-    impressions: Impressions,
-    values: Mapping[Counter, np.ndarray],
-    key: np.ndarray,
-    counted: tuple[Counter, ...],
-) -> Counters:
-    """The counters of each impression's key when its slate was served."""
-    return sums_before(
-        key,
-        impressions.settled_s,
-        {counter.value: values[counter] for counter in counted},
-        _HALF_LIVES_S,
-        key_Q=key,
-        at_Q=impressions.served_s,
-    )

@@ -20,12 +20,13 @@ from feedrank_trainer.batching import ItemInputs
 from feedrank_trainer.onnx_export import TOLERANCE, ParityError, export, write_onnx
 from feedrank_trainer.ranking.batching import assemble
 from feedrank_trainer.ranking.examples import RankingExamples
+from feedrank_trainer.ranking.training import scorer_inputs
 
 ITEM_FILE, SCORER_FILE = "ranker_items.onnx", "ranker_scorer.onnx"
 CANDIDATE_INPUTS = ("item_vectors", "item_dense", "pair_dense")
 SCORER_INPUTS = (
     *CANDIDATE_INPUTS, "surface", "history_vectors", "history_actions", "history_ages_s",
-    "history_mask", "profile", "interests", "dense",
+    "history_mask", "shown_vectors", "shown_ages_s", "shown_mask", "profile", "interests", "dense",
 )  # fmt: skip
 OUTPUT = "logits"
 
@@ -54,13 +55,7 @@ def request(
 ) -> dict[str, Tensor]:
     """One slate as a request of its own, with a history of the full length."""
     batch = assemble(examples, np.array([slate]), items, whole_history=True)
-    item_UD = model.items(**batch.item_inputs)
-    mask_BL1 = batch.inputs["history_mask"].unsqueeze(2)
-    return {
-        "item_vectors": item_UD[batch.item_BP],
-        "history_vectors": item_UD[batch.history_BL] * mask_BL1,
-        **batch.inputs,
-    }
+    return scorer_inputs(model, batch)
 
 
 @torch.no_grad()

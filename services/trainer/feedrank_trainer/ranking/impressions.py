@@ -14,28 +14,29 @@ import pyarrow as pa
 from feedrank_core.contracts.events import Surface
 from feedrank_core.contracts.slates import HEADS, Head
 
-from feedrank_trainer.labels import LABEL_WINDOW_H, seconds
+from feedrank_trainer.labels import LABEL_WINDOW_H, SERVED, seconds
 
 SURFACES = tuple(Surface)
 NOWHERE = -1
 """The position of an impression that stood in no list."""
 COUNTED_HEADS = tuple(head for head in HEADS if head is not Head.DWELL)
 _DONE = ", ".join(
-    f"bool_or(event_type = '{head.value}')::FLOAT AS \"{head.value}\"" for head in COUNTED_HEADS
+    f"min(accepted_at) FILTER (event_type = '{head.value}') AS \"{head.value}\""
+    for head in COUNTED_HEADS
 )
-_KNOWN = ", ".join(
-    f'coalesce("{head.value}", 0)::FLOAT AS "{head.value}"' for head in COUNTED_HEADS
-)
+_HEADS = ", ".join(f'"{head.value}"' for head in HEADS)
 
 
 @dataclass(frozen=True)
 class Impressions:
     """Impressions by reader and time, those of a slate side by side and in its order.
 
-    Shapes: (R,) each but `label_RH` (R, H) float32, NaN where a head is not known; `user` and
-    `item` dense indices int64, `slate` int64 ascending in steps of one, `position` int64 with
-    NOWHERE for none, `surface` int64 index into SURFACES, `served_s` and `settled_s` Unix seconds:
-    when the slate was served, and when the last of what came of the impression was accepted.
+    Shapes: (R,) each but `label_RH` and `done_after_s_RH` (R, H) float32, the first NaN where
+    a head is not known; `user` and `item` dense indices int64, `slate` int64 ascending in steps of
+    one, `position` int64 with NOWHERE for none, `surface` int64 index into SURFACES.
+    Units: `served_s` Unix seconds; `shown_after_s` and `done_after_s_RH` seconds from then until
+    the bus had the impression and the first action of each head, 0 where a host's clock says
+    before, NaN where none came.
     The label of dwell is log1p of its seconds, 0 where nothing was viewed.
     """
 
@@ -45,7 +46,8 @@ class Impressions:
     position: np.ndarray
     surface: np.ndarray
     served_s: np.ndarray
-    settled_s: np.ndarray
+    shown_after_s: np.ndarray
+    done_after_s_RH: np.ndarray
     label_RH: np.ndarray
 
     def __len__(self) -> int:
@@ -60,6 +62,17 @@ class Impressions:
     def label(self, head: Head) -> np.ndarray:
         """The labels of one head. Shapes: (R,) float32."""
         return self.label_RH[:, HEADS.index(head)]
+
+    def done_after_s(self, head: Head) -> np.ndarray:
+        """Seconds until the first action of a head, NaN where none came. Shapes: (R,) float32."""
+        return self.done_after_s_RH[:, HEADS.index(head)]
+
+
+def number(connection: duckdb.DuckDBPyConnection, user_ids: pa.Array, item_ids: pa.Array) -> None:
+    """Have tables `readers` and `catalogue`, each id with its place as `number`."""
+    for name, ids in (("readers", user_ids), ("catalogue", item_ids)):
+        numbers = pa.array(np.arange(len(ids)))
+        connection.register(name, pa.table({"id": ids, "number": numbers}))
 
 
 def labelled_impressions(
@@ -76,29 +89,23 @@ def labelled_impressions(
     impression of no slate: nobody knows what it was chosen from. An action counts if it was
     accepted within the window after its slate was served, and so does the impression.
     """
-    for name, ids in (("readers", user_ids), ("catalogue", item_ids)):
-        numbers = pa.array(np.arange(len(ids)))
-        connection.register(name, pa.table({"id": ids, "number": numbers}))
+    number(connection, user_ids, item_ids)
     window = f"served_at + INTERVAL {LABEL_WINDOW_H} HOUR"
     query = f"""
-        WITH served AS (
-            SELECT request_id, min(served_at) AS served_at FROM slates GROUP BY request_id
-        ), shown AS (
+        WITH served AS ({SERVED}), shown AS (
             SELECT request_id, item_id, any_value(user_id) AS user_id,
                    min(position) AS position, any_value(surface) AS surface,
                    min(accepted_at) AS shown_at, any_value(served_at) AS served_at
             FROM impressions JOIN served USING (request_id)
             WHERE {window} <= $as_of AND accepted_at <= {window} GROUP BY request_id, item_id
         ), done AS (
-            SELECT request_id, item_id, max(accepted_at) AS done_at, max(dwell_s) AS dwell_s,
-                   {_DONE}
+            SELECT request_id, item_id, max(dwell_s) AS dwell_s, {_DONE},
+                   min(accepted_at) FILTER (dwell_s IS NOT NULL) AS dwell
             FROM interactions JOIN served USING (request_id)
             WHERE accepted_at <= {window} GROUP BY request_id, item_id
         )
         SELECT readers.number AS "user", catalogue.number AS item, request_id, position, surface,
-               served_at, greatest(served_at, shown_at, coalesce(done_at, shown_at)) AS settled_at,
-               ln(1 + coalesce(dwell_s, 0))::FLOAT AS dwell,
-               {_KNOWN}
+               served_at, shown_at, coalesce(dwell_s, 0) AS dwell_s, {_HEADS}
         FROM shown LEFT JOIN done USING (request_id, item_id)
         JOIN readers ON readers.id = user_id JOIN catalogue ON catalogue.id = item_id
         ORDER BY "user", served_at, request_id, position, item"""
@@ -113,14 +120,22 @@ def _from_table(table: pa.Table) -> Impressions:
     surfaces = pa.array([str(surface) for surface in SURFACES])
     names = table["surface"].combine_chunks().dictionary_encode()
     known = np.array([surfaces.index(name).as_py() for name in names.dictionary], np.int64)
-    labels = [table[head.value].to_numpy() for head in HEADS]
+    served_s = seconds(table["served_at"])
+    after_s = [_after(served_s, table[head.value]) for head in HEADS]
+    labels = [np.isfinite(one) for one in after_s[: len(COUNTED_HEADS)]]
+    labels.append(np.log1p(table["dwell_s"].to_numpy()))
     return Impressions(
         user=user,
         item=table["item"].to_numpy().astype(np.int64),
         slate=np.cumsum(is_new).astype(np.int64),
         position=table["position"].fill_null(NOWHERE).to_numpy().astype(np.int64),
         surface=known[names.indices.to_numpy(zero_copy_only=False)],
-        served_s=seconds(table["served_at"]),
-        settled_s=seconds(table["settled_at"]),
-        label_RH=np.stack(labels, axis=1).astype(np.float32),
+        served_s=served_s,
+        shown_after_s=_after(served_s, table["shown_at"]),
+        done_after_s_RH=np.stack(after_s, axis=1),
+        label_RH=np.stack(labels, axis=1, dtype=np.float32),
     )
+
+
+def _after(served_s: np.ndarray, at: pa.ChunkedArray) -> np.ndarray:
+    return np.maximum(seconds(at) - served_s, 0.0).astype(np.float32)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from feedrank_core.contracts.slates import HEADS, Head
 from feedrank_core.features.encoding import FeatureSchema
+from feedrank_core.models.item_tower import history_vectors, vectors_at
 from feedrank_core.models.ranker import Ranker, Widths
 from torch import Tensor, nn
 
@@ -95,17 +96,19 @@ def widths_of(examples: RankingExamples) -> Widths:
 
 def forward(model: Ranker, batch: RankingBatch, *, with_position: bool) -> Tensor:
     """Logits of all heads. Shapes: (B, P, H)."""
-    item_UD = model.items(**batch.item_inputs)
-
-    def vectors(place: Tensor) -> Tensor:
-        # index_select of the flat ids: its gradient is one index_add, deterministic on a CPU.
-        return item_UD.index_select(0, place.flatten()).view(*place.shape, item_UD.shape[1])
-
-    history_BLD = vectors(batch.history_BL) * batch.inputs["history_mask"].unsqueeze(2)
-    logit_BPH = model.scorer(
-        item_vectors=vectors(batch.item_BP), history_vectors=history_BLD, **batch.inputs
-    )
+    logit_BPH = model.scorer(**scorer_inputs(model, batch))
     return logit_BPH + model.of_position(batch.position_BP) if with_position else logit_BPH
+
+
+def scorer_inputs(model: Ranker, batch: RankingBatch) -> dict[str, Tensor]:
+    """All that the scorer reads, with the vectors that the item tower gives."""
+    item_UD = model.items(**batch.item_inputs)
+    mask_BL, mask_BM = batch.inputs["history_mask"], batch.inputs["shown_mask"]
+    return batch.inputs | {
+        "item_vectors": vectors_at(item_UD, batch.item_BP),
+        "history_vectors": history_vectors(item_UD, batch.history_BL, mask_BL),
+        "shown_vectors": history_vectors(item_UD, batch.shown_BM, mask_BM),
+    }
 
 
 def masked_loss(logit_BPH: Tensor, label_BPH: Tensor) -> Tensor:
