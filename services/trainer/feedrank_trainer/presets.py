@@ -24,11 +24,11 @@ PRESETS = {
         patience=5,
     ),
     "sequences": TrainingConfig(
-        epochs=80,
+        epochs=40,
         num_uniform=1024,
         in_batch=False,
         learning_rate=2e-3,
-        last_learning_rate=0.1,
+        last_learning_rate=0.05,
         weight_decay=0.0,
         dropout=0.5,
         id_dropout=0.0,
