@@ -74,7 +74,7 @@ class Block(nn.Module):
 
     @torch.no_grad()
     def start(self, *, as_mean: bool) -> None:
-        """Begin as next to nothing; `as_mean`: as the mean of what came before, newer ones first."""
+        """Begin as next to nothing; `as_mean`: as the mean of what came before, newest first."""
         self.of_distance.copy_(-RECENCY * torch.log1p(torch.arange(NUM_PLACES)))
         last = cast(nn.Linear, self.forward_layers[3])
         for layer in (self.joined, last):
