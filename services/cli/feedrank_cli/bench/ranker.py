@@ -38,7 +38,7 @@ FULL = {"users": 20_000, "items": 40_000, "impressions": 5_000_000}
 QUICK = {"users": 2_000, "items": 4_000, "impressions": 300_000}
 MODELS = {"dcn": RankerConfig(attention=False), "history": RankerConfig()}
 SHIPS = "history"
-"""The one that bounds are held to: it leads the others in the latest full run."""
+"""The one that bounds are held to. A run that misses its lead over the other says to ship that."""
 CANDIDATES = 500
 REQUESTS, WARMING = 1000, 50
 CHECKED_SLATES = 8
