@@ -38,8 +38,7 @@ FULL = {"users": 20_000, "items": 40_000, "impressions": 5_000_000}
 QUICK = {"users": 2_000, "items": 4_000, "impressions": 300_000}
 MODELS = {"dcn": RankerConfig(attention=False), "history": RankerConfig()}
 SHIPS = "history"
-"""The one that bounds are held to. Its lead over the other is one of them: a run that misses it
-says to ship the other."""
+"""The one that bounds are held to. A run that misses its lead over the other says to ship that."""
 CANDIDATES = 500
 REQUESTS, WARMING = 1000, 50
 CHECKED_SLATES = 8
