@@ -80,14 +80,16 @@ def checkpoint(tmp_path: Path) -> Checkpoint:
 
 
 @pytest.mark.parametrize("scores", [(), (0.3, 0.1, 0.2, 0.9), (0.1, 0.2, 0.3, 0.4)])
-@pytest.mark.parametrize("number", [1, 2, 3])
-def test_a_training_goes_on_to_the_weights_of_one_that_ran_through(checkpoint, scores, number):
+@pytest.mark.parametrize(("number", "averaging"), [(1, 0.0), (2, 0.0), (3, 0.0), (2, 0.9)])
+def test_a_training_goes_on_to_the_weights_of_one_that_ran_through(
+    checkpoint, scores, number, averaging
+):
     through: list[Epoch] = []
-    whole = trained(None, scores=scores, report=through.append)
+    whole = trained(None, scores=scores, report=through.append, averaging=averaging)
     with pytest.raises(Killed):
-        trained(checkpoint, scores=scores, report=killed_after(number))
+        trained(checkpoint, scores=scores, report=killed_after(number), averaging=averaging)
     after: list[Epoch] = []
-    resumed = trained(checkpoint, scores=scores, report=after.append)
+    resumed = trained(checkpoint, scores=scores, report=after.append, averaging=averaging)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert after[0].is_resumed and after[0].number == number
     assert [(e.number, e.steps, e.loss, e.score) for e in after[1:]] == [

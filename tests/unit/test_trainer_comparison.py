@@ -16,7 +16,8 @@ from feedrank_trainer.comparison import baselines, compare, measure
 from feedrank_trainer.configuration import TrainingConfig
 from feedrank_trainer.examples import InMemory, Log, describe, examples_of
 from feedrank_trainer.holdout import Holdout, binary, matrix, pairs_of
-from feedrank_trainer.training import Epoch, fit, snapshot
+from feedrank_trainer.training import Epoch, fit
+from feedrank_trainer.weights import snapshot
 from scipy import sparse
 
 NUM_READERS, NUM_ITEMS = 37, 90
@@ -91,7 +92,7 @@ def test_a_contender_that_knows_the_answers_leads_and_one_that_inverts_them_trai
 
 
 def trained(
-    validate: Callable[[TwoTower], float] | None = None, **changes: int
+    validate: Callable[[TwoTower], float] | None = None, **changes: float
 ) -> tuple[dict[str, torch.Tensor], list[Epoch]]:
     columns = {"item_id": [f"item-{n}" for n in range(NUM_ITEMS)]}
     schema, epochs = FeatureSchema.fit(columns, {}), []
@@ -105,6 +106,24 @@ def trained(
         report=epochs.append,
     )
     return model.state_dict(), epochs
+
+
+def test_what_is_measured_and_kept_is_the_mean_of_the_weights_after_the_epochs():
+    def weights_of_epochs(averaging: float) -> list[dict[str, torch.Tensor]]:
+        seen: list[dict[str, torch.Tensor]] = []
+
+        def validate(model: TwoTower) -> float:
+            seen.append(snapshot(model))
+            return float(len(seen))
+
+        kept, _ = trained(validate, averaging=averaging, epochs=3)
+        assert all(torch.equal(kept[name], seen[-1][name]) for name in kept)
+        return seen
+
+    mean = (plain := weights_of_epochs(0.0))[0]
+    for epoch, averaged in enumerate(weights_of_epochs(0.5)):
+        mean = {name: (mean[name] + value) / 2 for name, value in plain[epoch].items()}
+        torch.testing.assert_close(averaged, mean)
 
 
 def test_the_same_seed_gives_the_same_weights():

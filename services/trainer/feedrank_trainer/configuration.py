@@ -11,7 +11,9 @@ class TrainingConfig:
 
     `in_batch` makes the positives of a batch each other's negatives. `history` is a name of
     USER_TOWERS; a `temperature` of 0 means dot products of a learned scale. `last_learning_rate`
-    is the share of it left after all epochs, a straight line from the first. Of `pool` batches
+    is the share of it left after all epochs, a straight line from the first. What is measured and
+    kept are the weights, or with `averaging` a running mean of theirs over epochs, of which each
+    epoch keeps this share. Of `pool` batches
     each takes histories of like length. With `all_places` a batch is of `batch_size` histories,
     each asked wherever a positive lies in it; else of so many examples.
 
@@ -31,6 +33,7 @@ class TrainingConfig:
     in_batch: bool = True
     all_places: bool = False
     last_learning_rate: float = 1.0
+    averaging: float = 0.0
     pool: int = 1
     patience: int = 2
     max_steps: int = 100_000
@@ -38,3 +41,5 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.all_places and (self.history != "sequence" or self.history_dropout):
             raise ValueError("all_places needs history='sequence' and history_dropout=0")
+        if not 0 <= self.averaging < 1:
+            raise ValueError(f"averaging must be at least 0 and below 1, not {self.averaging}")

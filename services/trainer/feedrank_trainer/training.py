@@ -28,6 +28,7 @@ from feedrank_trainer.checkpoint import Checkpoint, State
 from feedrank_trainer.configuration import TrainingConfig
 from feedrank_trainer.optimiser import Optimiser
 from feedrank_trainer.ranks import Ranks
+from feedrank_trainer.weights import Best, RunningMean
 
 
 class DeviceError(RuntimeError):
@@ -86,10 +87,10 @@ def fit(
     if checkpoint is not None and (state := checkpoint.load(made_for)) is not None:
         training.load(state)
         report(replace(training.last, is_resumed=True))
-    began = time.monotonic() - training.last.elapsed_s
+    began, measured = time.monotonic() - training.last.elapsed_s, training.mean.model
     while not training.is_over:
         losses = training.epoch()
-        score = None if validate is None else ranks.told(lambda: validate(model.eval()))
+        score = None if validate is None else ranks.told(lambda: validate(measured.eval()))
         training.conclude(losses, score, elapsed_s=time.monotonic() - began)
         if checkpoint is not None:
             state = training.state()
@@ -97,8 +98,8 @@ def fit(
                 checkpoint.save(state, made_for)
         report(training.last)
     if training.best.state is not None:
-        model.load_state_dict(training.best.state)
-    return model.eval().cpu()
+        measured.load_state_dict(training.best.state)
+    return measured.eval().cpu()
 
 
 def _digest(schema: FeatureSchema) -> str:
@@ -138,26 +139,6 @@ def new_model(schema: FeatureSchema, config: TrainingConfig) -> TwoTower:
 
 
 @dataclass
-class Best:
-    """The weights of the best score so far, and how many epochs came since."""
-
-    score: float = -math.inf
-    state: dict[str, torch.Tensor] | None = None
-    num_waited: int = 0
-
-    def consider(self, score: float, model: TwoTower) -> None:
-        """Keep these weights where they are better."""
-        self.num_waited += 1
-        if score > self.score:
-            self.score, self.state, self.num_waited = score, snapshot(model), 0
-
-
-def snapshot(model: TwoTower) -> dict[str, torch.Tensor]:
-    """A copy of the weights."""
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-@dataclass
 class Training:
     """A model on its way, an epoch at a time. `config` is of one rank: its share of a batch."""
 
@@ -169,6 +150,7 @@ class Training:
     rng: np.random.Generator
     ranks: Ranks
     optimiser: Optimiser = field(init=False)
+    mean: RunningMean = field(init=False)
     best: Best = field(default_factory=Best)
     last: Epoch = Epoch(0, 0, math.nan, None, 0.0)
 
@@ -176,6 +158,7 @@ class Training:
         self.optimiser = Optimiser(
             self.model, self.config.learning_rate, self.config.weight_decay, self.ranks
         )
+        self.mean = RunningMean(self.model, self.config.averaging)
 
     @classmethod
     def of(
@@ -225,6 +208,7 @@ class Training:
         noted = list(self.model.buffers())
         for mine, mean in zip(noted, self.ranks.average(noted), strict=True):
             mine.copy_(mean)
+        self.mean.add()
         return list(self.ranks.sum(np.array(losses)) / self.ranks.size)
 
     def conclude(self, losses: list[float], score: float | None, *, elapsed_s: float) -> None:
@@ -234,7 +218,7 @@ class Training:
             self.last.number + 1, self.last.steps + len(losses), loss, score, elapsed_s
         )
         if score is not None:
-            self.best.consider(score, self.model)
+            self.best.consider(score, self.mean.model)
 
     def state(self) -> State:
         """What another one needs to go on from here; every rank takes part."""
@@ -242,6 +226,7 @@ class Training:
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state(),
             "chance": self.ranks.gather(_chance(self.rng, self.model.device)),
+            "mean": self.mean.state(),
             "best": vars(self.best),
             "last": asdict(self.last),
         }
@@ -250,6 +235,7 @@ class Training:
         """Go on from a state."""
         self.model.load_state_dict(state["model"])
         self.optimiser.load(state["optimiser"])
+        self.mean.load(state["mean"])
         _set_chance(self.rng, self.model.device, state["chance"][self.ranks.rank])
         self.best, self.last = Best(**state["best"]), Epoch(**state["last"])
 
