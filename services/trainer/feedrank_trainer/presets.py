@@ -29,6 +29,7 @@ PRESETS = {
         in_batch=False,
         learning_rate=2e-3,
         last_learning_rate=0.05,
+        averaging=0.8,
         weight_decay=0.0,
         dropout=0.5,
         id_dropout=0.0,
