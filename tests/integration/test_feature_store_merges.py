@@ -51,6 +51,17 @@ def order(user: str, minutes: int, into: str | None = None) -> UserChange:
     return UserChange(change_id=change_id, kind=kind, user_id=user, into=into, accepted_at=at)
 
 
+def run_with(*orders: UserChange, lake, started, bus) -> None:
+    """One process folds what there is, and orders that are carried out meanwhile."""
+    with started() as running:
+        running.fold()
+        copy_to_lake(bus, lake)
+        for change in orders:
+            carry_out(bus, lake, change)
+        running.fold()
+        running.follower.save()
+
+
 KNOWN_BEFORE = [click("u", 0), click("v", 0)]
 
 
@@ -81,12 +92,7 @@ def test_an_event_that_comes_late_counts_for_whom_both_say(
     lake = Lake(settings.place.lake)
     publish(bus, *before)
     for change in orders:
-        with started() as running:
-            running.fold()
-            copy_to_lake(bus, lake)
-            carry_out(bus, lake, change)
-            running.fold()
-            running.follower.save()
+        run_with(change, lake=lake, started=started, bus=bus)
     publish(bus, late)
     assert_both_count(counted, settings, lake, started, bus)
 
@@ -104,13 +110,7 @@ def test_a_state_that_is_built_anew_learns_of_merges_from_the_lake(
     settings = Settings(home=tmp_path)
     lake = Lake(settings.place.lake)
     publish(bus, *KNOWN_BEFORE)
-    with started() as running:
-        running.fold()
-        copy_to_lake(bus, lake)
-        for change in orders:
-            carry_out(bus, lake, change)
-        running.fold()
-        running.follower.save()
+    run_with(*orders, lake=lake, started=started, bus=bus)
     shutil.rmtree(settings.place.stream)
     publish(bus, click("u", 1), click("u", 11))
     assert_both_count(counted, settings, lake, started, bus)
@@ -243,12 +243,7 @@ def test_in_a_circle_of_merges_a_profile_from_before_it_is_inherited(
     lake = Lake(settings.place.lake)
     publish(bus, *KNOWN_BEFORE, *(profile(*said) for said in before))
     for change in (order("u", 10, "v"), order("v", 20, "u")):
-        with started() as running:
-            running.fold()
-            copy_to_lake(bus, lake)
-            carry_out(bus, lake, change)
-            running.fold()
-            running.follower.save()
+        run_with(change, lake=lake, started=started, bus=bus)
     publish(bus, *(profile(*said) for said in late))
     copy_to_lake(bus, lake)
     if is_rebuilt:

@@ -126,6 +126,12 @@ def test_what_is_measured_and_kept_is_the_mean_of_the_weights_after_the_epochs()
         torch.testing.assert_close(averaged, mean)
 
 
+@pytest.mark.parametrize("averaging", [-0.1, 1.0, float("nan")])
+def test_a_mean_that_no_epoch_moves_or_that_is_no_share_is_refused(averaging):
+    with pytest.raises(ValueError, match="averaging must be at least 0 and below 1"):
+        replace(CONFIG, averaging=averaging)
+
+
 def test_the_same_seed_gives_the_same_weights():
     first, second = trained()[0], trained()[0]
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -13,11 +13,11 @@ class TrainingConfig:
     USER_TOWERS; a `temperature` of 0 means dot products of a learned scale. `last_learning_rate`
     is the share of it left after all epochs, a straight line from the first. What is measured and
     kept are the weights, or with `averaging` a running mean of theirs over epochs, of which each
-    epoch keeps this share. Of `pool` batches
-    each takes histories of like length. With `all_places` a batch is of `batch_size` histories,
-    each asked wherever a positive lies in it; else of so many examples.
+    epoch keeps this share. Of `pool` batches each takes histories of like length. With `all_places`
+    a batch is of `batch_size` histories, each asked wherever a positive lies in it; else of so many
+    examples.
 
-    Raises: ValueError where the tower cannot do what is asked.
+    Raises: ValueError where the tower cannot do what is asked, or a share is none.
     """
 
     epochs: int = 8
