@@ -84,18 +84,20 @@ def bench(
         for known, module in found.items():
             console.print(f"{known:<14} {module.HELP}", markup=False)
         return
-    reports, worst = [], MET
-    for module in _chosen(name, found, options):
-        known = {o: value for o, value in options.items() if o in _known_to(module)}
-        report, code = _measure(module, console, quick=quick, seed=seed, **known)
-        worst = max(worst, code)
-        reports += [report] if report else []
-    if json_file is not None and reports:
-        if name == ALL:
-            json_file.write_text(json.dumps([r.as_dict() for r in reports], indent=2) + "\n")
-        else:
-            reports[0].write(json_file)
-    raise typer.Exit(worst)
+    measured = [
+        _measure(module, console, quick=quick, seed=seed, **_of(options, module))
+        for module in _chosen(name, found, options)
+    ]
+    if json_file is not None:
+        _write(json_file, [report for report, _ in measured if report], as_list=name == ALL)
+    raise typer.Exit(max((code for _, code in measured), default=MET))
+
+
+def _write(path: Path, reports: list[Report], *, as_list: bool) -> None:
+    if as_list and reports:
+        path.write_text(json.dumps([r.as_dict() for r in reports], indent=2) + "\n")
+    elif reports:
+        reports[0].write(path)
 
 
 def _chosen(
@@ -129,6 +131,11 @@ def _asks_for(module: ModuleType) -> set[str]:
 def _known_to(module: ModuleType) -> set[str]:
     """The options that the measurement's `run` takes."""
     return set(inspect.signature(module.run).parameters)
+
+
+def _of(options: dict[str, Any], module: ModuleType) -> dict[str, Any]:
+    """Those of the options that the measurement takes."""
+    return {option: value for option, value in options.items() if option in _known_to(module)}
 
 
 def _require_known(module: ModuleType, options: Iterable[str]) -> None:

@@ -143,16 +143,7 @@ def _show(
 ) -> bool:
     began = time.monotonic()
     _tell(console, began, "Services start while a world is made")
-    folder = settings.place.root / "world"
-    maker = _make_world(folder, *world)
-    try:
-        start(settings, console)
-        if maker.wait() != 0:
-            raise CommandError("The simulator failed.", "Its words stand above.")
-    finally:
-        maker.kill()
-        maker.wait()
-    show(bring_in(settings, "parquet", folder), console)
+    _bring_in_world(settings, console, world)
     _tell(console, began, "First day")
     _day(settings, console, epochs)
     one, other = two_readers(settings)
@@ -179,6 +170,19 @@ def _show(
     worked = common <= MAX_COMMON and gained >= MIN_RISE
     _tell(console, began, "It worked" if worked else "It did NOT work")
     return worked
+
+
+def _bring_in_world(settings: Settings, console: Console, world: tuple[int, int, int, int]) -> None:
+    folder = settings.place.root / "world"
+    maker = _make_world(folder, *world)
+    try:
+        start(settings, console)
+        if maker.wait() != 0:
+            raise CommandError("The simulator failed.", "Its words stand above.")
+    finally:
+        maker.kill()
+        maker.wait()
+    show(bring_in(settings, "parquet", folder), console)
 
 
 def _make_world(

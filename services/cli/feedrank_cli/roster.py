@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 
 from feedrank_core.runtime.bus_open import is_kafka
 from feedrank_core.runtime.valkey import Role, valkey_command
@@ -64,52 +65,28 @@ def _servers(settings: Settings) -> list[Process]:
     ]
 
 
-def _service(module: str, verb: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", f"feedrank_{module}", verb)
+def _service(
+    settings: Settings, name: str, command: str, port: str, up_path: str = READY_PATH
+) -> Process:
+    """`command` is a package's and its verb; `port` the field of the settings that holds it."""
+    package, verb = command.split()
+    whole = (sys.executable, "-m", f"feedrank_{package}", verb)
+    return Process(name, whole, getattr(settings, port), f"FEEDRANK_{port.upper()}", up_path)
 
 
 def roster(settings: Settings) -> list[Process]:
     """Every process of one machine, in the order of their start.
 
-    Servers that a URL places on another host are not ours to start and are left out.
+    Servers that a URL places on another host are not ours to start and are left out. Two are waited
+    for until they live: the keeper is ready once nothing is lost, which a cache that was started
+    just now is not, and the gateway with its first bundle.
     """
+    service = partial(_service, settings)
     return [
         *_servers(settings),
-        Process(
-            "ingestion",
-            _service("ingestion", "serve"),
-            settings.ingestion_port,
-            "FEEDRANK_INGESTION_PORT",
-            READY_PATH,
-        ),
-        Process(
-            "lake_sink",
-            _service("ingestion", "lake-sink"),
-            settings.lake_sink_port,
-            "FEEDRANK_LAKE_SINK_PORT",
-            READY_PATH,
-        ),
-        Process(
-            "feature_store",
-            _service("feature_store", "serve"),
-            settings.feature_store_port,
-            "FEEDRANK_FEATURE_STORE_PORT",
-            READY_PATH,
-        ),
-        Process(
-            "candidate_keeper",
-            _service("batch_ranker", "keep"),
-            settings.batch_ranker_keeper_port,
-            "FEEDRANK_BATCH_RANKER_KEEPER_PORT",
-            # It is ready once nothing is lost, which a cache that was started just now is not.
-            HEALTHY_PATH,
-        ),
-        Process(
-            "gateway",
-            _service("gateway", "serve"),
-            settings.gateway_port,
-            "FEEDRANK_GATEWAY_PORT",
-            # It lives before the first bundle and is ready with it.
-            HEALTHY_PATH,
-        ),
+        service("ingestion", "ingestion serve", "ingestion_port"),
+        service("lake_sink", "ingestion lake-sink", "lake_sink_port"),
+        service("feature_store", "feature_store serve", "feature_store_port"),
+        service("candidate_keeper", "batch_ranker keep", "batch_ranker_keeper_port", HEALTHY_PATH),
+        service("gateway", "gateway serve", "gateway_port", HEALTHY_PATH),
     ]

@@ -27,7 +27,7 @@ from feedrank_trainer.checkpoint import Checkpoint
 from feedrank_trainer.comparison import baselines, compare, ndcg, towers
 from feedrank_trainer.configuration import TrainingConfig
 from feedrank_trainer.examples import Shards, read_shard, select
-from feedrank_trainer.holdout import holdout_from, triples
+from feedrank_trainer.holdout import Holdout, holdout_from, triples
 from feedrank_trainer.onnx_export import export_encoders
 from feedrank_trainer.pairs import PAIRS, SCHEMA, SEGMENTS, SUMMARY
 from feedrank_trainer.popularity import popular_lists
@@ -130,13 +130,7 @@ def train_bundle(
     fit_here = partial(
         fit, schema=prepared.schema, seed=seed, device=place.device, ranks=place.ranks
     )
-    stop_s, test_s = prepared.cuts_s
-    num_items = len(prepared.catalogue.item_key)
-    early, late = (
-        holdout_from(prepared.shards, num_items, start_s=start, stop_s=stop, seed=seed)
-        for start, stop in ((stop_s, test_s), (test_s, np.inf))
-    )
-    until_s = stop_s if early else test_s if late else np.inf
+    early, late, until_s = held_out(prepared, seed=seed)
     items, _ = items_as_of(prepared, until_s)
     shards = place.ranks.share(prepared.shards)
     first, second = place.checkpoints(fingerprint(prepared))
@@ -155,13 +149,10 @@ def train_bundle(
     items, trained_N = items_as_of(prepared, np.inf)
     refit_epochs = REFIT_EPOCHS if until_s < np.inf else 0
     if refit_epochs:
-        # At the rate where the training ended: a larger one would undo what it settled on.
-        last = config.learning_rate * config.last_learning_rate
-        again = replace(config, epochs=refit_epochs, learning_rate=last, last_learning_rate=1.0)
         model = fit_here(
             Shards(shards),
             items,
-            config=again,
+            config=refit_of(config),
             start=model,
             checkpoint=second and second.after(asdict(config)),
         )
@@ -178,6 +169,23 @@ def train_bundle(
         seed=seed,
         offsets=offsets,
     )
+
+
+def held_out(prepared: Prepared, *, seed: int) -> tuple[Holdout | None, Holdout | None, float]:
+    """What to stop by, what to measure on, and the time before which to fit."""
+    stop_s, test_s = prepared.cuts_s
+    num_items = len(prepared.catalogue.item_key)
+    early, late = (
+        holdout_from(prepared.shards, num_items, start_s=start, stop_s=stop, seed=seed)
+        for start, stop in ((stop_s, test_s), (test_s, np.inf))
+    )
+    return early, late, stop_s if early else test_s if late else np.inf
+
+
+def refit_of(config: TrainingConfig) -> TrainingConfig:
+    """At the rate where the training ended: a larger one would undo what it settled on."""
+    last = config.learning_rate * config.last_learning_rate
+    return replace(config, epochs=REFIT_EPOCHS, learning_rate=last, last_learning_rate=1.0)
 
 
 def fingerprint(prepared: Prepared) -> dict[str, str]:

@@ -11,6 +11,7 @@ from itertools import count
 
 import aiohttp
 import orjson
+from feedrank_core.runtime.progress import Tick
 
 BATCH = 100
 KINDS = ("impression", "click", "view", "like")
@@ -60,8 +61,12 @@ async def send(
     first: int = 0,
     num_batches: int | None = None,
     stop: asyncio.Event | None = None,
+    tick: Tick = lambda count, note="": None,
 ) -> None:
-    """Send batches from number `first` on, `num_batches` of them or until told to stop."""
+    """Send batches from number `first` on, `num_batches` of them or until told to stop.
+
+    `tick` hears of each that is settled.
+    """
     numbers = iter(range(first, first + num_batches)) if num_batches is not None else count(first)
     started, sent = time.monotonic(), 0
     chance = random.Random(load.seed)
@@ -76,6 +81,7 @@ async def send(
                 sent += 1
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
             await _settle(client, load, ledger, number, chance)
+            tick(1)
 
     async with aiohttp.ClientSession(
         load.url, timeout=aiohttp.ClientTimeout(total=ANSWER_S)

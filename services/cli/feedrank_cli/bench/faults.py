@@ -13,6 +13,7 @@ from pathlib import Path
 
 from feedrank_core.runtime.home import Home
 from feedrank_core.runtime.lake import Lake
+from feedrank_core.runtime.progress import Tick, progress
 
 from feedrank_cli.bench.data_path import BUS, EVENT_TOPICS, INTAKE, LOOK_S, SINK, DataPath
 from feedrank_cli.bench.event_load import BATCH, Ledger, Load, send
@@ -81,7 +82,8 @@ def strike(folder: Path, bus: BusKind, *, num_kills: int, seed: int) -> Outcome:
     often = {"FEEDRANK_LAKE_SINK_SECONDS": SINK_SECONDS}
     with DataPath(folder, bus, often) as path:
         ledger = Ledger()
-        recoveries = asyncio.run(_under_load(path, ledger, num_kills, seed))
+        with progress("kills", 3 * num_kills) as tick:
+            recoveries = asyncio.run(_under_load(path, ledger, num_kills, seed, tick))
         path.wait_drained(DRAIN_S)
         outcome = compare(ledger, path.lake_root)
     outcome.recoveries_s = recoveries
@@ -90,7 +92,7 @@ def strike(folder: Path, bus: BusKind, *, num_kills: int, seed: int) -> Outcome:
 
 
 async def _under_load(
-    path: DataPath, ledger: Ledger, num_kills: int, seed: int
+    path: DataPath, ledger: Ledger, num_kills: int, seed: int, tick: Tick
 ) -> dict[str, list[float]]:
     load = Load(path.url, seed, rate=RATE, abandon=ABANDON)
     stop = asyncio.Event()
@@ -100,10 +102,10 @@ async def _under_load(
         with ThreadPoolExecutor(2) as threads:
             # The intake is up while the bus's recovery is measured, and the sink falls whenever.
             writers = loop.run_in_executor(
-                threads, _kill_by_turns, path, ledger, (BUS, INTAKE), num_kills, seed + 1
+                threads, _kill_by_turns, path, ledger, (BUS, INTAKE), num_kills, seed + 1, tick
             )
             sink = loop.run_in_executor(
-                threads, _kill_by_turns, path, ledger, (SINK,), num_kills, seed + 2
+                threads, _kill_by_turns, path, ledger, (SINK,), num_kills, seed + 2, tick
             )
             return await writers | await sink
     finally:
@@ -112,7 +114,7 @@ async def _under_load(
 
 
 def _kill_by_turns(
-    path: DataPath, ledger: Ledger, names: tuple[str, ...], num_kills: int, seed: int
+    path: DataPath, ledger: Ledger, names: tuple[str, ...], num_kills: int, seed: int, tick: Tick
 ) -> dict[str, list[float]]:
     chance = random.Random(seed)
     turns = [name for name in names for _ in range(num_kills)]
@@ -124,6 +126,7 @@ def _kill_by_turns(
         path.start(name)
         opened_at = path.wait_port(name)
         recoveries[name].append(_recovered(path, ledger, name, opened_at) - opened_at)
+        tick(1, name)
     return recoveries
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ LINE_EVERY_S = 5.0
 
 
 class Tick(Protocol):
-    """Told how many things were just done, and what else is worth reading at this moment."""
+    """Told how many things were just done, and what else is worth reading; by any thread."""
 
     def __call__(self, count: int, note: str = "", /) -> None:
         """Show it, now or with what comes next."""
@@ -44,14 +45,16 @@ class _Lines:
         self._first = done
         self._began = self._last = time.monotonic()
         self._note, self._told = "", done
+        self._lock = threading.Lock()
 
     def tick(self, count: int, note: str = "", /) -> None:
-        self._done += count
-        self._note = note
-        now = time.monotonic()
-        if self._done == self._total or now - self._last >= LINE_EVERY_S:
-            self._last = now
-            self._tell(now)
+        with self._lock:
+            self._done += count
+            self._note = note
+            now = time.monotonic()
+            if self._done == self._total or now - self._last >= LINE_EVERY_S:
+                self._last = now
+                self._tell(now)
 
     def end(self) -> None:
         """The last line, where the end could not be foreseen."""
