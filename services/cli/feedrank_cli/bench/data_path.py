@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -29,6 +30,8 @@ from feedrank_cli.up import BusKind, fetch_broker, with_bus
 BUS, INTAKE, SINK = "bus", "ingestion", "lake_sink"
 EVENT_TOPICS = (INTERACTIONS, IMPRESSIONS)
 START_S = 120.0
+STANDSTILL_S = 120.0
+"""Longer than a killed sink is kept out of its group."""
 LOOK_S = 0.02
 
 
@@ -151,12 +154,16 @@ class DataPath:
         finally:
             bus.close()
 
-    def wait_drained(self, timeout_s: float) -> None:
+    def wait_drained(self) -> None:
         """Return once the lake holds all that the bus does. Raises: BenchCannotRun."""
-        deadline = time.monotonic() + timeout_s
+        fewest, moved_at = math.inf, time.monotonic()
         while left := self.lag():
-            if time.monotonic() > deadline:
-                raise BenchCannotRun(f"{left} events were not in the lake after {timeout_s:.0f} s")
+            if left < fewest:
+                fewest, moved_at = left, time.monotonic()
+            if time.monotonic() - moved_at > STANDSTILL_S:
+                raise BenchCannotRun(
+                    f"{left} events are not in the lake, and none came in {STANDSTILL_S:.0f} s"
+                )
             time.sleep(10 * LOOK_S)
 
     def _patiently(self, name: str) -> Iterator[None]:

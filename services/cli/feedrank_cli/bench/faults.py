@@ -32,7 +32,6 @@ SINK_SECONDS = "0.25"
 RECOVERY_S = 180.0
 """Long, since the bus may be killed again and again before a new sink is let into its group."""
 MAX_BUS_RECOVERY_S = 2.0
-DRAIN_S = 120.0
 
 
 @dataclass
@@ -84,7 +83,7 @@ def strike(folder: Path, bus: BusKind, *, num_kills: int, seed: int) -> Outcome:
         ledger = Ledger()
         with progress("kills", 3 * num_kills) as tick:
             recoveries = asyncio.run(_under_load(path, ledger, num_kills, seed, tick))
-        path.wait_drained(DRAIN_S)
+        path.wait_drained()
         outcome = compare(ledger, path.lake_root)
     outcome.recoveries_s = recoveries
     outcome.kills = {name: len(times) for name, times in recoveries.items()}
