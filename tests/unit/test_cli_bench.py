@@ -1,6 +1,8 @@
 """`feedrank bench`: which measurements run, with which options, and what the exit code says."""
 
 import json
+import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,6 +38,15 @@ class Bench:
 
         chosen = {"events": run_of_events, "data": run_of_data}.get(name, run)
         self.module = SimpleNamespace(NAME=name, HELP=f"Measures {name}.", run=chosen)
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before():
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -127,3 +138,20 @@ def test_every_measurement_of_the_package_is_found():
     found = bench_command.discover()
     assert {"intake", "cached_feed", "batch", "demo", "movielens"} <= found.keys()
     assert all(module.HELP and callable(module.run) for module in found.values())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_measurement_that_is_ended_from_outside_cleans_up(monkeypatch, number):
+    cleaned = []
+
+    def run(place, *, quick: bool, seed: int) -> Report:
+        try:
+            os.kill(os.getpid(), number)
+            raise AssertionError("the signal was let pass")
+        finally:
+            cleaned.append(number)
+
+    ended = SimpleNamespace(NAME="ended", HELP="", run=run)
+    monkeypatch.setattr(bench_command, "discover", lambda: {"ended": ended})
+    assert exit_code("ended") == 130
+    assert cleaned == [number]

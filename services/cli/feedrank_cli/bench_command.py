@@ -18,7 +18,7 @@ import feedrank_cli.bench as benches
 from feedrank_cli.bench.report import CANNOT_RUN, MET, BenchCannotRun, Report
 from feedrank_cli.errors import CommandError
 from feedrank_cli.settings import load
-from feedrank_cli.up import BusKind
+from feedrank_cli.up import BusKind, interrupt_on_signals
 
 ALL = "all"
 GIVEN_TO_ALL = {"quick", "seed"}
@@ -75,6 +75,7 @@ def bench(
 
         feedrank bench all
     """
+    interrupt_on_signals()
     given = {"events": events, "bus": bus, "minutes": minutes, "users": users, "seeds": seeds,
              "data_format": data_format, "path": path, "picture": picture}  # fmt: skip
     options = {option: value for option, value in given.items() if value is not None}
