@@ -16,7 +16,7 @@ from typing import Self
 import httpx
 import psutil
 from feedrank_core.contracts.topics import IMPRESSIONS, INTERACTIONS
-from feedrank_core.runtime.bus_open import open_bus
+from feedrank_core.runtime.bus_open import is_kafka, open_bus
 from feedrank_core.runtime.lake import Lake
 from rich.console import Console
 
@@ -129,11 +129,20 @@ class DataPath:
                 continue
         raise AssertionError
 
-    def wait_ready(self, name: str) -> None:
-        """Return once it can do its work. Raises: BenchCannotRun."""
+    def wait_ready(self, name: str) -> float:
+        """The monotonic instant at which it could do its work. Raises: BenchCannotRun."""
         for _ in self._patiently(name):
             if check(self.settings, self._processes[name]) == READY:
-                return
+                return time.monotonic()
+        raise AssertionError
+
+    def wait_open(self, name: str) -> float:
+        """The monotonic instant at which it could take anything. Raises: BenchCannotRun.
+
+        A Redis bus listens long before it has read its file; Kafka reads first.
+        """
+        is_reading = name == BUS and not is_kafka(self.settings.bus_url)
+        return self.wait_ready(name) if is_reading else self.wait_port(name)
 
     def sink_metric(self, name: str) -> float:
         """One of the sink's metrics over all labels; 0 where it does not answer."""

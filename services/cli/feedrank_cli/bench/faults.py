@@ -34,15 +34,25 @@ RECOVERY_S = 180.0
 MAX_BUS_RECOVERY_S = 2.0
 
 
+@dataclass(frozen=True)
+class Kill:
+    """How long a killed process took from its port being open to its being open, and from then."""
+
+    reading_s: float
+    recovery_s: float
+
+
 @dataclass
 class Outcome:
-    """What a run of kills came to. `recoveries_s` by process, from its port being open.
+    """What a run of kills came to. `recoveries_s` by process, from its being open.
 
-    The sink's include the outages of the others that fell upon it.
+    The sink's include the outages of the others that fell upon it. `reading_s` is what a Redis bus
+    took from its port being open to its having read its file; the more it holds, the longer.
     """
 
     kills: dict[str, int] = field(default_factory=dict)
     recoveries_s: dict[str, list[float]] = field(default_factory=dict)
+    reading_s: list[float] = field(default_factory=list)
     accepted: int = 0
     abandoned: int = 0
     stored: int = 0
@@ -66,6 +76,9 @@ def run(home: Home, *, quick: bool, seed: int, bus: BusKind = BusKind.REDIS) -> 
         report.figure(f"{name}_recovery_p50_s", statistics.median(times))
         report.figure(f"{name}_recovery_p99_s", quantile(times, 0.99))
         report.figure(f"{name}_recovery_max_s", max(times))
+    if outcome.reading_s:
+        report.figure("bus_reading_p50_s", statistics.median(outcome.reading_s))
+        report.figure("bus_reading_max_s", max(outcome.reading_s))
     report.bound("lost", "==", 0)
     report.bound("doubled", "==", 0)
     report.bound("bus_recovery_p99_s", "<=", MAX_BUS_RECOVERY_S)
@@ -82,17 +95,20 @@ def strike(folder: Path, bus: BusKind, *, num_kills: int, seed: int) -> Outcome:
     with DataPath(folder, bus, often) as path:
         ledger = Ledger()
         with progress("kills", 3 * num_kills) as tick:
-            recoveries = asyncio.run(_under_load(path, ledger, num_kills, seed, tick))
+            kills = asyncio.run(_under_load(path, ledger, num_kills, seed, tick))
         path.wait_drained()
         outcome = compare(ledger, path.lake_root)
-    outcome.recoveries_s = recoveries
-    outcome.kills = {name: len(times) for name, times in recoveries.items()}
+    for name, found in kills.items():
+        outcome.kills[name] = len(found)
+        outcome.recoveries_s[name] = [kill.recovery_s for kill in found]
+    if bus is BusKind.REDIS:
+        outcome.reading_s = [kill.reading_s for kill in kills[BUS]]
     return outcome
 
 
 async def _under_load(
     path: DataPath, ledger: Ledger, num_kills: int, seed: int, tick: Tick
-) -> dict[str, list[float]]:
+) -> dict[str, list[Kill]]:
     load = Load(path.url, seed, rate=RATE, abandon=ABANDON)
     stop = asyncio.Event()
     sending = asyncio.create_task(send(load, ledger, stop=stop))
@@ -114,19 +130,20 @@ async def _under_load(
 
 def _kill_by_turns(
     path: DataPath, ledger: Ledger, names: tuple[str, ...], num_kills: int, seed: int, tick: Tick
-) -> dict[str, list[float]]:
+) -> dict[str, list[Kill]]:
     chance = random.Random(seed)
     turns = [name for name in names for _ in range(num_kills)]
     chance.shuffle(turns)
-    recoveries: dict[str, list[float]] = {name: [] for name in names}
+    kills: dict[str, list[Kill]] = {name: [] for name in names}
     for name in turns:
         time.sleep(chance.uniform(0, MAX_PAUSE_S))
         path.kill(name)
         path.start(name)
-        opened_at = path.wait_port(name)
-        recoveries[name].append(_recovered(path, ledger, name, opened_at) - opened_at)
+        listened_at, opened_at = path.wait_port(name), path.wait_open(name)
+        recovered_at = _recovered(path, ledger, name, opened_at)
+        kills[name].append(Kill(opened_at - listened_at, recovered_at - opened_at))
         tick(1, name)
-    return recoveries
+    return kills
 
 
 def _recovered(path: DataPath, ledger: Ledger, name: str, opened_at: float) -> float:
