@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import orjson
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import RawTestServer
-from feedrank_cli.bench import event_load
+from feedrank_cli.bench import data_path, event_load
+from feedrank_cli.bench.data_path import STANDSTILL_S, DataPath
 from feedrank_cli.bench.event_load import BATCH, Ledger, Load, batch_body, send
 from feedrank_cli.bench.faults import compare, quantile
+from feedrank_cli.bench.report import BenchCannotRun
+from feedrank_cli.up import BusKind
 from feedrank_core.runtime.lake import Lake
 from processes import free_port
 
@@ -98,3 +103,31 @@ async def test_a_batch_is_sent_until_answered_or_given_up_where_its_fate_is_unkn
 def test_a_quantile_is_one_of_the_values() -> None:
     assert quantile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert quantile([float(n) for n in range(100)], 0.99) == 99.0
+
+
+@pytest.fixture
+def waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[int]], float]:
+    """Wait for a lake that is so far behind at each look, half a standstill apart."""
+
+    def wait(behind: list[int]) -> float:
+        path, now, looks = DataPath(tmp_path, BusKind.REDIS), [0.0], iter(behind)
+
+        def sleep(_seconds: float) -> None:
+            now[0] += STANDSTILL_S / 2
+
+        clock = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
+        monkeypatch.setattr(data_path, "time", clock)
+        monkeypatch.setattr(path, "lag", lambda: next(looks))
+        path.wait_drained()
+        return now[0]
+
+    return wait
+
+
+def test_a_lake_that_draws_nearer_is_waited_for_however_long(waits) -> None:
+    assert waits([*range(50, 0, -1), 0]) == 25 * STANDSTILL_S
+
+
+def test_a_lake_that_stands_still_is_given_up(waits) -> None:
+    with pytest.raises(BenchCannotRun, match="7 events are not in the lake"):
+        waits([9, 7, 8, 7, 7, 7, 7])

@@ -136,13 +136,13 @@ class DataPath:
                 return time.monotonic()
         raise AssertionError
 
-    def wait_open(self, name: str) -> float:
-        """The monotonic instant at which it could take anything. Raises: BenchCannotRun.
+    def wait_open(self, name: str, listened_at: float) -> float:
+        """The monotonic instant at which what listens could take anything. Raises: BenchCannotRun.
 
         A Redis bus listens long before it has read its file; Kafka reads first.
         """
         is_reading = name == BUS and not is_kafka(self.settings.bus_url)
-        return self.wait_ready(name) if is_reading else self.wait_port(name)
+        return self.wait_ready(name) if is_reading else listened_at
 
     def sink_metric(self, name: str) -> float:
         """One of the sink's metrics over all labels; 0 where it does not answer."""
