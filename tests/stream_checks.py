@@ -7,6 +7,10 @@ import pytest
 from feedrank_core.contracts.events import Impression, Interaction, InteractionType
 from feedrank_core.contracts.features import COUNTER_COLUMNS
 from feedrank_core.contracts.ids import item_key
+from feedrank_core.contracts.signals import ItemStats
+from feedrank_core.contracts.topics import ITEM_STATS
+from feedrank_core.features.counters import value_at
+from feedrank_core.runtime.bus import Bus
 from feedrank_feature_store.adapters.memory_online import MemoryOnline
 from feedrank_feature_store.stream import histories
 from feedrank_feature_store.stream.catalogue_state import key_bytes
@@ -64,6 +68,29 @@ def assert_shown(online: MemoryOnline, messages: list) -> None:
         assert counted.at is not None
         assert found["counted_at_us"] == microseconds(counted.at)
         assert found["hist_item_key"] == [key for _, key, _ in plain.histories.get(user, [])]
+
+
+def statistics(bus: Bus) -> dict[str, ItemStats]:
+    """The last that the bus holds of each item."""
+    found = {}
+    for record in bus.broadcast(ITEM_STATS):
+        if record is None:
+            break
+        found[record.key] = ItemStats.model_validate_json(record.value or b"")
+    return found
+
+
+def are_statistics_of(bus: Bus, messages: list) -> bool:
+    """Whether `item-stats` tells of every item what the whole log adds up to."""
+    found, items = statistics(bus), plainly(messages).items
+    for item_id, counted in items.items():
+        stats = found.get(item_id)
+        if stats is None or counted.at is None or stats.computed_at < counted.at:
+            return False
+        wanted = {name: n for name, n in value_at(counted, stats.computed_at).items() if n}
+        if stats.counters != pytest.approx(wanted, rel=1e-9, abs=1e-12):
+            return False
+    return True
 
 
 def item_keys(packed: bytes | None) -> list[int]:

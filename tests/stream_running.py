@@ -4,7 +4,7 @@ from collections import defaultdict
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from threading import Event, Lock
+from threading import Event, Lock, Thread
 
 from feedrank_core.contracts.items import Item
 from feedrank_core.contracts.topics import USER_CHANGES
@@ -90,10 +90,12 @@ def started(home, bus, cache, online: MemoryOnline):
 
 
 def fold_until_killed(home, bus_url: str, cache_url: str) -> None:
-    """What a process of its own does: it saves after each small read."""
+    """What a process of its own does: it saves after each small read, and tells how items fare."""
     bus = open_bus(bus_url)
     with sync_client(cache_url) as cache, started(home, bus, cache, MemoryOnline()) as running:
         running.follower._max_records, running.follower._checkpoint_s = 20, 0.0
+        running.statistics._every_s = 0.001
+        Thread(target=running.statistics.run, args=(Event(),), daemon=True).start()
         running.follower.run(Event())
 
 

@@ -30,7 +30,14 @@ from feedrank_ingestion.lake_sink import GROUP as SINK_GROUP
 from feedrank_ingestion.lake_sink import SINK_TOPICS, LakeSink, missing
 from integration.kafka_servers import TidyBus, expire
 from processes import until
-from stream_checks import assert_equals, assert_lists_equal, assert_shown, item_keys, seen_by
+from stream_checks import (
+    are_statistics_of,
+    assert_equals,
+    assert_lists_equal,
+    assert_shown,
+    item_keys,
+    seen_by,
+)
 from stream_running import Running, carry_out, copy_to_lake, fold_until_killed, publish
 from stream_world import drawn_log, plainly
 
@@ -89,7 +96,7 @@ def fold_all(running: Running) -> None:
     until(is_folded)
 
 
-def test_kills_while_it_folds_and_saves_count_every_event_once_and_show_it(
+def test_kills_while_it_folds_and_saves_count_every_event_once_show_it_and_tell_of_items(
     tmp_path, stream_url, bus, cache, cache_url, online, started
 ):
     rng = random.Random(5)
@@ -110,6 +117,9 @@ def test_kills_while_it_folds_and_saves_count_every_event_once_and_show_it(
         running.show()
         assert_equals(running.state, plainly(log))
         assert_lists_equal(running.state, log)
+        while running.statistics.step():
+            pass
+    assert are_statistics_of(bus, log)
     assert num_committed(bus) == num_held(bus)
     assert_shown(online, log)
     for user in plainly(log).users:

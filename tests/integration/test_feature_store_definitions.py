@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from feature_oracle import Oracle, Records
+from feature_oracle import Oracle, Records, Row
 from feature_tables import read_tables, write_tables
 from feature_world import DAYS, START, lake_of, world
 from feedrank_core.contracts.features import HISTORY_LENGTH, PRIORS, Priors, Table
+from feedrank_core.runtime.lake import Lake
 from feedrank_feature_store.adapters.duckdb_engine import DuckDbEngine
 from feedrank_feature_store.priors import read_priors
 from feedrank_feature_store.tables import write_features
@@ -71,6 +73,28 @@ def test_a_world_holds_what_makes_features_hard():
     assert any(e["item_id"] not in oracle.last_version for e in oracle.events)
     readers = [oracle.reader(f"user-{n}", oracle.priors()) for n in range(3)]
     assert any(len(reader["hist_at"]) == HISTORY_LENGTH for reader in readers)
+
+
+def test_a_retention_shortens_what_features_are_made_of(tmp_path):
+    records, as_of = world(5, num_events=600), START + timedelta(days=DAYS + 1)
+    first_kept = START + timedelta(days=DAYS // 2)
+    lake_of(tmp_path, records).compact(first_kept=first_kept.date())
+    write_tables(Lake(tmp_path / "lake"), tmp_path / "features", as_of)
+
+    def kept(events: list[Row]) -> list[Row]:
+        return [event for event in events if event["accepted_at"] >= first_kept]
+
+    shortened = replace(
+        records,
+        impressions=kept(records.impressions),
+        interactions=kept(records.interactions),
+    )
+    assert len(shortened.interactions) < len(records.interactions)
+    oracle, priors = Oracle(shortened, as_of), read_priors(tmp_path / "features")
+    assert priors is not None
+    for found in read_tables(tmp_path / "features")[Table.USERS]:
+        user_id = found["user_id"]
+        assert_same(found, oracle.reader(user_id, priors), user_id)
 
 
 def test_features_are_smoothed_by_the_priors_that_were_last_written(tmp_path):

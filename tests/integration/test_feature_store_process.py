@@ -24,6 +24,7 @@ from feedrank_feature_store.stream.state import State
 from integration.conftest import free_port
 from stream_checks import (
     HIDING,
+    are_statistics_of,
     assert_equals,
     assert_lists_equal,
     item_keys,
@@ -47,6 +48,7 @@ class Service:
             "FEEDRANK_CACHE_URL": cache_url,
             "FEEDRANK_FEATURE_STORE_PORT": str(self.port),
             "FEEDRANK_FEATURE_STORE_CHECKPOINT_S": "0.2",
+            "FEEDRANK_FEATURE_STORE_ITEM_STATS_EVERY_S": "0.05",
             "FEEDRANK_FEATURE_STORE_MAX_RECORDS": "50",
         }
 
@@ -181,6 +183,7 @@ def test_kills_at_random_points_under_load_count_every_event_once_and_show_it(
         wait_until(service.is_ready, process, service)
         store = feast_store.open_store(service.home, cache_url)
         wait_until(lambda: shown(store, plain), process, service)
+        wait_until(lambda: are_statistics_of(bus, log), process, service)
         process.send_signal(signal.SIGTERM)
         assert process.wait(TIMEOUT_S) == 0, service.log()
     state = State(service.home / "stream", read_only=True)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from contextlib import asynccontextmanager, closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -22,7 +19,9 @@ import pytest
 from feedrank_core.contracts.topics import INTERACTIONS, Topic
 from feedrank_core.runtime.bus import BusUnavailableError, Outgoing
 from feedrank_core.runtime.bus_memory import MemoryBus, MemoryPublisher
+from feedrank_core.runtime.bus_redis import RedisBus
 from feedrank_ingestion.app import create_intake
+from integration.bus_contract import Outage, read
 from integration.conftest import Server
 from processes import HOST, Service, free_port
 
@@ -30,6 +29,7 @@ MAX_WAITING_BYTES = 4 << 20
 AMPLIFICATION = 5
 """A waiting body is held as it came, as records, and as what the records are made of."""
 ALLOCATOR_BYTES = 30 << 20
+ROOM_BYTES = 1 << 20
 PATIENCE_S = 10
 
 
@@ -184,41 +184,43 @@ def test_the_server_ends_a_connection_whose_body_stalls(bus_url: str, tmp_path: 
             assert answer.startswith(b"HTTP/1.1 408 ")
 
 
-@pytest.fixture
-def process(bus_server: Server, tmp_path: Path) -> Iterator[tuple[psutil.Process, str]]:
-    """An intake in a process of its own, and its address."""
+@pytest.fixture(params=["redis", pytest.param("kafka", marks=pytest.mark.long)])
+def stoppable(request: pytest.FixtureRequest) -> tuple[str, Outage]:
+    """Where a bus listens, and what makes it hang."""
+    if request.param == "redis":
+        server = request.getfixturevalue("bus_server")
+        return server.url, server.hang
+    broker = request.getfixturevalue("own_broker")
+    if broker is None:
+        pytest.skip("the broker of KAFKA_BOOTSTRAP is not ours to stop")
+    return request.getfixturevalue("kafka_url"), broker.hang
+
+
+@asynccontextmanager
+async def own_process(
+    bus_url: str, folder: Path
+) -> AsyncIterator[tuple[psutil.Process, httpx.AsyncClient]]:
+    """An intake in a process of its own that is ready, and its client."""
     port = free_port()
-    settings = {
-        "FEEDRANK_HOME": str(tmp_path),
-        "FEEDRANK_BUS_URL": bus_server.url,
-        "FEEDRANK_INGESTION_PORT": str(port),
-        "FEEDRANK_INTAKE_WAITING_BYTES": str(MAX_WAITING_BYTES),
-    }
-    with (tmp_path / "log").open("wb") as log:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "feedrank_ingestion", "serve"],
-            env=os.environ | settings,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        yield psutil.Process(child.pid), f"http://127.0.0.1:{port}"
-    finally:
-        child.terminate()
-        child.wait()
+    settings = {"home": str(folder), "bus_url": bus_url, "ingestion_port": str(port)}
+    settings["intake_waiting_bytes"] = str(MAX_WAITING_BYTES)
+    service = Service(folder, "feedrank_ingestion", "serve", port=port, **settings)
+    with service.running():
+        service.until_ready()
+        assert service.process is not None
+        async with httpx.AsyncClient(base_url=service.url, timeout=30) as client:
+            yield psutil.Process(service.process.pid), client
 
 
 async def test_memory_is_bounded_while_the_bus_is_stopped(
-    bus_server: Server, process: tuple[psutil.Process, str]
+    stoppable: tuple[str, Outage], tmp_path: Path
 ) -> None:
-    intake_process, url = process
-    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-        while not await is_ready(client):
-            await asyncio.sleep(0.1)
+    bus_url, hang = stoppable
+    async with own_process(bus_url, tmp_path) as (process, client):
         bodies = [batch(n, 1000) for n in range(6)]
         for body in bodies:
             assert (await client.post("/v1/events", json=body)).status_code == 202
-        before = intake_process.memory_info().rss
+        before = process.memory_info().rss
         seen: dict[int, int] = {}
         peak = before
 
@@ -227,18 +229,43 @@ async def test_memory_is_bounded_while_the_bus_is_stopped(
             for body in bodies:
                 answer = await client.post("/v1/events", json=body)
                 seen[answer.status_code] = seen.get(answer.status_code, 0) + 1
-                peak = max(peak, intake_process.memory_info().rss)
+                peak = max(peak, process.memory_info().rss)
                 assert answer.status_code == 202 or answer.headers["retry-after"]
 
-        with bus_server.hang():
+        with hang():
             await asyncio.gather(*(press() for _ in range(64)))
         assert set(seen) == {429, 503}, seen
         assert peak - before < AMPLIFICATION * MAX_WAITING_BYTES + ALLOCATOR_BYTES
         assert (await client.post("/v1/events", json=batch(99))).status_code == 202
 
 
-async def is_ready(client: httpx.AsyncClient) -> bool:
-    try:
-        return (await client.get("/readyz")).status_code == 200
-    except httpx.TransportError:
-        return False
+async def test_a_full_bus_is_503_and_takes_events_again_once_what_was_read_has_gone(
+    bus_server: Server, tmp_path: Path
+) -> None:
+    async with own_process(bus_server.url, tmp_path) as (_, client):
+        with closing(RedisBus(bus_server.url)) as bus, filled_up(bus_server):
+            taken: set[str] = set()
+            while (answer := await client.post("/v1/events", json=batch(len(taken)))).is_success:
+                taken |= {f"e{len(taken)}-{i}" for i in range(100)}
+            assert taken
+            for refused in (answer, await client.post("/v1/events", json=batch(-1))):
+                assert refused.status_code == 503
+                assert refused.headers["retry-after"]
+            with bus.consumer([INTERACTIONS], group="sink", member="m") as sink:
+                held = read(sink, len(taken))
+            assert {orjson.loads(r.value or b"")["event_id"] for r in held} == taken
+            later = datetime.now(UTC) + INTERACTIONS.retention + timedelta(days=1)
+            assert bus.trim(INTERACTIONS, now=later, behind=["sink"]) == len(held) == len(taken)
+            assert (await client.post("/v1/events", json=batch(-1))).status_code == 202
+
+
+@contextmanager
+def filled_up(server: Server) -> Iterator[None]:
+    """The server has room for a few requests and no more."""
+    with server.client() as client:
+        used: Any = client.info("memory")
+        client.config_set("maxmemory", used["used_memory"] + ROOM_BYTES)
+        try:
+            yield
+        finally:
+            client.config_set("maxmemory", 0)

@@ -10,15 +10,24 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 from feedrank_core.contracts.events import Interaction, InteractionType
 from feedrank_core.contracts.items import Item, ItemType, withdrawal
+from feedrank_core.contracts.schemas_dump import EXAMPLES, published
 from feedrank_core.contracts.slates import Slate, SlateItem, Source
-from feedrank_core.contracts.topics import TOPICS
+from feedrank_core.contracts.topics import TOPICS, Topic
 from feedrank_core.contracts.users import User
 from feedrank_core.runtime.lake import Lake, LakeError
-from feedrank_core.runtime.lake_schema import NOT_FROM_BUS, USER_KEYS, table_schema
+from feedrank_core.runtime.lake_schema import (
+    NOT_FROM_BUS,
+    USER_KEYS,
+    contract_schema,
+    has_user,
+    table_schema,
+)
+from feedrank_core.runtime.lake_views import EVENT_KEYS, VERSION_KEYS
 
+IN_LAKE = [topic for topic in TOPICS.values() if topic.in_lake]
 T0 = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 
@@ -267,19 +276,47 @@ def test_a_sink_that_began_before_a_compaction_appends_on_after_it(tmp_path: Pat
     assert count(Lake(tmp_path), "interactions") == 6
 
 
-def test_a_table_of_an_older_release_gains_its_new_columns(tmp_path: Path) -> None:
-    from deltalake import write_deltalake
+def optional_columns(topic: Topic) -> list[str]:
+    """What a message may leave out: what a new release may add to a table."""
+    fields = topic.model.model_fields
+    names = contract_schema(topic.name).names
+    return [name for name in names if not fields[name.removesuffix("_json")].is_required()]
 
-    lake = Lake(tmp_path)
-    lake.append("interactions", [interaction(1)])
-    old = Lake(tmp_path).connect().execute("SELECT * FROM _interactions").to_arrow_table()
-    other = tmp_path / "other"
-    write_deltalake(other / "interactions", old.drop_columns(["dwell_s"]), partition_by=["date"])
-    write_deltalake(other / "user_keys", lake.connect().sql("FROM _user_keys").to_arrow_table())
-    aged = Lake(other)
-    assert count(aged, "interactions") == 1
-    aged.append("interactions", [interaction(2)])
-    assert count(aged, "interactions") == 2
+
+def fullest_example(topic: Topic) -> dict[str, Any]:
+    [folder] = [name for name, model in published().items() if model is topic.model]
+    texts = [path.read_bytes() for path in (EXAMPLES / folder).iterdir()]
+    rows = [topic.model.model_validate_json(text).model_dump() for text in texts]
+    return max(rows, key=lambda row: sum(value is not None for value in row.values()))
+
+
+@pytest.mark.parametrize("topic", [*filter(optional_columns, IN_LAKE)], ids=lambda t: t.name)
+def test_a_table_of_an_older_release_gains_its_new_columns_as_null(
+    tmp_path: Path, topic: Topic
+) -> None:
+    columns, key = optional_columns(topic), (EVENT_KEYS | VERSION_KEYS)[topic.name]
+    old, new = (fullest_example(topic) | {key: name} for name in ("old", "new"))
+    lake, aged = Lake(tmp_path / "lake"), Lake(tmp_path / "aged")
+    lake.append(topic.name, [old])
+    held = DeltaTable(lake.root / topic.name).to_pyarrow_table().drop_columns(columns)
+    write_deltalake(aged.root / topic.name, held, partition_by=["date"])
+    if has_user(topic.name):
+        keys = DeltaTable(lake.root / USER_KEYS).to_pyarrow_table()
+        write_deltalake(aged.root / USER_KEYS, keys)
+    lake.append(topic.name, [new])
+
+    def found(where: Lake) -> dict[str, dict[str, Any]]:
+        select = f"SELECT {key}, {', '.join(columns)} FROM {topic.name}"
+        rows = where.connect().execute(select).to_arrow_table().to_pylist()
+        return {row.pop(key): row for row in rows}
+
+    nothing = dict.fromkeys(columns)
+    assert found(aged) == {"old": nothing}
+    [log] = aged.read(topic.name, starts={}, ends={NOT_FROM_BUS: 1})
+    assert log.select(columns).to_pylist() == [nothing]
+    aged.append(topic.name, [new])
+    assert found(aged) == {"old": nothing, "new": found(lake)["new"]}
+    assert found(lake)["new"] == found(lake)["old"] != nothing
 
 
 def imported(n: int) -> dict[str, Any]:

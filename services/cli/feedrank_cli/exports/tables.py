@@ -17,7 +17,7 @@ from feedrank_core.contracts.topics import TOPICS
 from feedrank_core.runtime.home import Home
 from feedrank_core.runtime.lake import Lake
 from feedrank_core.runtime.lake_schema import NOT_FROM_BUS, contract_schema, instant_column
-from feedrank_core.runtime.lake_views import VIEWS
+from feedrank_core.runtime.lake_views import ITEM_TYPES, VIEWS
 
 from feedrank_cli.errors import CommandError
 from feedrank_cli.invocation import invocation
@@ -38,8 +38,8 @@ def table_names() -> list[str]:
 
 
 def topic_of(name: str) -> str | None:
-    """The topic whose rows a table holds, None of a feature table."""
-    if name.startswith(FEATURES):
+    """The topic whose rows a table holds, None of a table with columns of its own."""
+    if name.startswith(FEATURES) or name == ITEM_TYPES:
         return None
     return VIEWS.get(name) or name.removeprefix(LOG)
 
@@ -96,11 +96,10 @@ def _connected(
             connection.register("_features", connection.read_parquet(str(path)))
             yield connection, "SELECT * FROM _features"
         return
-    topic = topic_of(name)
-    assert topic is not None
-    columns = ", ".join(f'"{column}"' for column in contract_schema(topic).names)
-    lake = Lake(home.lake)
-    if not name.startswith(LOG):
+    lake, topic, columns = Lake(home.lake), topic_of(name), "*"
+    if topic is not None:
+        columns = ", ".join(f'"{column}"' for column in contract_schema(topic).names)
+    if topic is None or not name.startswith(LOG):
         with lake.connect(as_of) as connection:
             yield connection, f"SELECT {columns} FROM {name}"
         return

@@ -97,6 +97,7 @@ frees the excess over a fair share, takes what is free up to it. Returns of each
 its number, whether it was taken just now, and then its stored position."""
 
 COMMIT = """
+redis.call('HDEL', KEYS[1], '')
 local lost = {}
 for i = 2, #KEYS do
   local p, following = ARGV[2 * i - 2], ARGV[2 * i - 1]
@@ -109,7 +110,10 @@ end
 return lost
 """
 """KEYS: pos:G:T, then the lease of each partition. ARGV: token, then partition and the first
-offset not committed of each. Returns the partitions whose lease is another's."""
+offset not committed of each. Returns the partitions whose lease is another's.
+
+A full server denies a script its first write if that takes memory, and none after another. So both
+SHARE and COMMIT begin with one that takes none: what was read must be passed before it can go."""
 
 LEAVE = """
 redis.call('ZREM', KEYS[1], ARGV[1])

@@ -136,14 +136,16 @@ class Lake:
     ) -> Iterator[pa.RecordBatch]:
         """Every row of each partition in `ends`, from its start (or 0) up to its end.
 
-        In the contract's columns, in no order, duplicates too; rows of an erased reader are gone.
+        In the contract's columns, those that the table lacks as null, in no order, duplicates too;
+        rows of an erased reader are gone.
         Imports are the partition NOT_FROM_BUS. `mark_inherited` as in `UserKeys.restore`.
         """
         table = self.table(topic)
         if table is None:
             return
         self.keys.catch_up()
-        rows = table.to_pyarrow_dataset().scanner(filter=between(starts, ends))
+        held = table.to_pyarrow_dataset(schema=table_schema(topic))
+        rows = held.scanner(filter=between(starts, ends))
         for batch in rows.to_batches():
             if batch.num_rows:
                 if has_user(topic):
