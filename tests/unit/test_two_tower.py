@@ -11,7 +11,7 @@ from feedrank_core.features.encoding import (
     encode_items,
     encode_users,
 )
-from feedrank_core.models.item_tower import Centred
+from feedrank_core.models.item_tower import Centred, as_item, as_reader
 from feedrank_core.models.two_tower import (
     USER_TOWERS,
     Batch,
@@ -123,12 +123,13 @@ def test_every_user_tower_reads_a_history_wherever_its_padding_ends(history):
 
 
 @pytest.mark.parametrize("history", sorted(USER_TOWERS))
-def test_with_a_temperature_vectors_have_length_1_also_without_history(history):
+def test_with_a_temperature_readers_are_directions_also_without_history(history):
     schema = FeatureSchema()
     model = TwoTower(schema, dropout=0.0, id_dropout=0.0, history=history, temperature=0.1).eval()
     users = encode_users(schema, {}, History.empty(2), now_s=0.0)
     vectors = model.users(**{name: torch.from_numpy(users[name]) for name in USER_INPUTS})
-    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))
+    torch.testing.assert_close(vectors[:, :-1].norm(dim=1), torch.ones(2))
+    torch.testing.assert_close(vectors[:, -1], torch.ones(2))
 
 
 def test_the_id_of_an_untrained_item_says_nothing():
@@ -147,13 +148,21 @@ def test_an_untrained_tower_ranks_first_what_is_like_the_newest_half_of_a_histor
     torch.manual_seed(0)
     schema = FeatureSchema()
     model = TwoTower(schema, dropout=0.0, id_dropout=0.0, history=history).eval()
-    earlier, later, neither = torch.nn.functional.normalize(torch.randn(3, EMBEDDING_DIM), dim=1)
+    earlier, later, neither = torch.linalg.qr(torch.randn(EMBEDDING_DIM, 3)).Q.T
     read = History.empty(1)
     read.vectors[0, :20], read.vectors[0, 20:40] = earlier, later
     read.mask[0, :40] = True
     inputs = encode_users(schema, {"user_id": ["u"]}, read, now_s=0.0)
     user = model.users(**{name: torch.from_numpy(value) for name, value in inputs.items()})[0]
     assert user @ later > user @ earlier > user @ neither
+
+
+def test_a_score_by_cosine_adds_how_much_everybody_likes_the_item():
+    torch.manual_seed(0)
+    item, reader = 7 * torch.randn(3, EMBEDDING_DIM), torch.randn(3, EMBEDDING_DIM)
+    score = (as_item(item, cosine=True) * as_reader(reader, cosine=True)).sum(dim=1)
+    cosine = torch.nn.functional.cosine_similarity(item[:, :-1], reader[:, :-1])
+    torch.testing.assert_close(score, cosine + item[:, -1])
 
 
 @pytest.mark.parametrize("absent", [("image_vector",), ("text_vector", "image_vector")])

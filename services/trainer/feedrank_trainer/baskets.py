@@ -1,4 +1,7 @@
-"""Readers whose actions carry no order: a part of each is hidden, and asked of the rest."""
+"""Readers whose actions carry no order: each is asked for what it shows.
+
+Hiding a part and asking for that, as denoising autoencoders do, leaves less to learn from.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,6 @@ from feedrank_core.features.encoding import FIRST_WORD, MAX_INTERESTS
 from feedrank_trainer.examples import ABSENT, Examples
 
 PIECE_READERS = 4096
-HIDDEN_SHARE = 0.5
-"""Of a reader's items in each pass; as the dropout on the input of Mult-VAE (Liang et al. 2018)."""
 
 
 @dataclass(frozen=True)
@@ -36,22 +37,14 @@ class Baskets:
         return cls(readers, np.append(starts, len(user)), item[order], length)
 
     def pieces(self, rng: np.random.Generator) -> Iterator[Examples]:
-        """Shuffled readers of two items and more, each with a part hidden as its positives."""
+        """Shuffled readers of two items and more."""
         askable = np.flatnonzero(np.diff(self.starts) > 1)
         order = rng.permutation(askable)
         for start in range(0, len(order), PIECE_READERS):
             chosen = order[start : start + PIECE_READERS]
-            shown, asked = [], []
-            for reader in chosen:
-                basket = rng.permutation(self._of(reader))
-                num_asked = int(
-                    np.clip(rng.binomial(len(basket), HIDDEN_SHARE), 1, len(basket) - 1)
-                )
-                asked.append(basket[:num_asked])
-                shown.append(basket[num_asked:])
-            yield described(self.readers[chosen], shown, self.length) | {
-                "positive": to_the_right(asked, self.length)
-            }
+            shown = [rng.permutation(self._of(reader)) for reader in chosen]
+            examples = described(self.readers[chosen], shown, self.length)
+            yield examples | {"positive": examples["history"]}
 
     def describe(self, users: np.ndarray, *, seed: int) -> Examples:
         """Everything known of each reader; nothing of one who is not here. Shapes: users (B,)."""

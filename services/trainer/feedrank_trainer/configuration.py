@@ -26,7 +26,7 @@ class TrainingConfig:
     learning_rate: float = 3e-3
     weight_decay: float = 1e-5
     dropout: float = 0.2
-    id_dropout: float = 0.1
+    id_dropout: float = 0.3
     history_dropout: float = 0.1
     history: str = "attention"
     temperature: float = 0.0

@@ -18,15 +18,18 @@ MAX_GRADIENT = 5.0
 BETA = 0.999
 EPSILON = 1e-8
 """Both as in AdamW."""
+LONGEST_MEAN = 100
+"""Steps that a column's share is the mean of."""
 
 
 class RowWiseAdam:
-    """Adam without momentum, whose second moment is one number a row, for sparse gradients.
+    """Adam without momentum, for sparse gradients: a second moment a row, shared out to columns.
 
     It gives what a pass over the whole table would: a row without a gradient stays where it is,
     and its second moment fades with every step, made up for when the row is next met. Only weight
-    decay leaves out rows that are not met again. Beside the table it holds two numbers a row.
-    Source: Kingma and Ba 2015; a moment a row as in DLRM and TorchRec.
+    decay leaves out rows that are not met again. Beside the table it holds two numbers a row, and
+    one a column: how large the squares of its gradients are beside all columns'.
+    Source: Kingma and Ba 2015; rows and columns apart as in Adafactor (Shazeer and Stern 2018).
     """
 
     def __init__(self, table: Tensor, *, weight_decay: float) -> None:
@@ -34,6 +37,7 @@ class RowWiseAdam:
         self.num_steps = 0
         self.moment = torch.zeros(len(table), device=table.device)
         self.met = torch.zeros(len(table), dtype=torch.int32, device=table.device)
+        self.column = torch.ones(table.shape[1], device=table.device)
 
     @torch.no_grad()
     def step(self, grad: Tensor, rate: float) -> None:
@@ -41,23 +45,33 @@ class RowWiseAdam:
         self.num_steps += 1
         row_R, grad_RD = grad.indices()[0], grad.values()
         missed_R = (self.num_steps - self.met[row_R]).to(grad_RD.dtype)
+        square_RD = grad_RD.square()
         moment_R = self.moment[row_R] * BETA**missed_R
-        moment_R += (1 - BETA) * grad_RD.square().mean(dim=1)
-        mean_R = moment_R / (1 - BETA**self.num_steps)
+        moment_R += (1 - BETA) * square_RD.mean(dim=1)
+        self.share_out(square_RD)
+        mean_RD = (moment_R / (1 - BETA**self.num_steps)).unsqueeze(1) * self.column
         kept_R = (1 - rate * self.weight_decay) ** missed_R
         row_RD = self.table[row_R] * kept_R.unsqueeze(1)
-        row_RD -= (rate / (mean_R.sqrt() + EPSILON)).unsqueeze(1) * grad_RD
+        row_RD -= rate / (mean_RD.sqrt() + EPSILON) * grad_RD
         self.table[row_R], self.moment[row_R], self.met[row_R] = row_RD, moment_R, self.num_steps
+
+    def share_out(self, square_RD: Tensor) -> None:
+        """Note how large each column's squares are, as a mean over the last steps."""
+        whole = square_RD.mean()
+        if whole > 0:
+            part = square_RD.mean(dim=0) / whole - self.column
+            self.column += part / min(self.num_steps, LONGEST_MEAN)
 
     def state(self) -> dict[str, Any]:
         """What another one needs to go on from here."""
-        return {"num_steps": self.num_steps, "moment": self.moment, "met": self.met}
+        kept = {"moment": self.moment, "met": self.met, "column": self.column}
+        return {"num_steps": self.num_steps, **kept}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         self.num_steps = state["num_steps"]
-        self.moment.copy_(state["moment"])
-        self.met.copy_(state["met"])
+        for name in ("moment", "met", "column"):
+            getattr(self, name).copy_(state[name])
 
 
 @dataclass

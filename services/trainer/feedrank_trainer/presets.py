@@ -21,7 +21,9 @@ PRESETS = {
         history_dropout=0.0,
         history="bag",
         temperature=0.1,
-        patience=5,
+        averaging=0.8,
+        pool=8,
+        patience=40,
     ),
     "sequences": TrainingConfig(
         epochs=40,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from feedrank_core.contracts.bundle import EMBEDDING_DIM
 from feedrank_core.features.encoding import FeatureSchema
-from feedrank_core.models.item_tower import finished, table
+from feedrank_core.models.item_tower import as_reader, table
 from feedrank_core.models.user_tower import NUM_AGE_BUCKETS, Profile, age_buckets
 
 PROFILE_WEIGHT = 0.1
@@ -17,9 +17,9 @@ PROFILE_WEIGHT = 0.1
 
 
 class BagTower(nn.Module):
-    """The mean of the history, newer actions weighted as was learned, through one linear map.
+    """The mean of the history, newer actions weighted as was learned.
 
-    It starts as the plain mean, so that a reader's vector is near the items they like. Without
+    A reader's vector is near the items they like, so no linear map lies between the two. Without
     history the profile alone speaks.
     Source: SimpleX (Mao et al. 2021), without its table of user ids.
     """
@@ -34,8 +34,6 @@ class BagTower(nn.Module):
         nn.init.zeros_(self.ages.weight)
         self.profile = Profile(schema)
         self.of_profile = nn.Linear(self.profile.width, EMBEDDING_DIM)
-        self.of_history = nn.Linear(EMBEDDING_DIM, EMBEDDING_DIM, bias=False)
-        nn.init.eye_(self.of_history.weight)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -54,5 +52,5 @@ class BagTower(nn.Module):
         sum_BD = (weight_BL.unsqueeze(1) @ event_BLD).squeeze(1)
         mean_BD = sum_BD / weight_BL.sum(dim=1, keepdim=True).clamp(min=1e-6)
         profile_BD = self.of_profile(self.profile(profile, interests, dense))
-        vector_BD = self.of_history(self.dropout(mean_BD)) + PROFILE_WEIGHT * profile_BD
-        return finished(vector_BD, cosine=self.cosine)
+        vector_BD = self.dropout(mean_BD) + PROFILE_WEIGHT * profile_BD
+        return as_reader(vector_BD, cosine=self.cosine)

@@ -48,9 +48,26 @@ def mean_of_bag(embedding: nn.Embedding, ids: Tensor) -> Tensor:
     return embedding(ids).sum(dim=1) / count_N1
 
 
-def finished(vector_BD: Tensor, *, cosine: bool) -> Tensor:
-    """A tower's last step: vectors of length 1 where dot products are to be cosines."""
-    return nn.functional.normalize(vector_BD, dim=1) if cosine else vector_BD
+def as_item(vector_ND: Tensor, *, cosine: bool) -> Tensor:
+    """The item tower's last step.
+
+    For cosines a direction, and one number more for how much everybody likes the item: of vectors
+    of one length nothing else could tell a hit from a rarity that means the same. Shapes: (N, D).
+    """
+    if not cosine:
+        return vector_ND
+    return torch.cat([nn.functional.normalize(vector_ND[:, :-1], dim=1), vector_ND[:, -1:]], dim=1)
+
+
+def as_reader(vector_BD: Tensor, *, cosine: bool) -> Tensor:
+    """A user tower's last step: for cosines a direction, and 1 for what everybody likes.
+
+    Shapes: (B, D).
+    """
+    if not cosine:
+        return vector_BD
+    direction_BD = nn.functional.normalize(vector_BD[:, :-1], dim=1)
+    return torch.cat([direction_BD, torch.ones_like(vector_BD[:, -1:])], dim=1)
 
 
 def vectors_at(item_UD: Tensor, place: Tensor) -> Tensor:
@@ -104,6 +121,9 @@ class ItemTower(nn.Module):
         self.cosine = cosine
         self.id_dropout = id_dropout
         self.ids = table(schema.num_id_buckets, EMBEDDING_DIM, padding=None, sparse=True)
+        if cosine:
+            with torch.no_grad():
+                self.ids.weight[:, -1].zero_()
         self.types = table(len(schema.item_types) + 2, FIELD_DIM)
         self.categories = table(len(schema.categories) + 2, FIELD_DIM)
         self.languages = table(len(schema.languages) + 2, FIELD_DIM)
@@ -157,4 +177,4 @@ class ItemTower(nn.Module):
         )
         content_ND = self.content[1:](content_ND)
         content_ND = self.content_weight * self.centred(content_ND)
-        return finished(id_ND + content_ND, cosine=self.cosine)
+        return as_item(id_ND + content_ND, cosine=self.cosine)

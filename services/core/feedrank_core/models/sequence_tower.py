@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from feedrank_core.contracts.bundle import EMBEDDING_DIM
 from feedrank_core.features.encoding import FeatureSchema
-from feedrank_core.models.item_tower import finished, table
+from feedrank_core.models.item_tower import as_reader, table
 from feedrank_core.models.user_tower import (
     MASKED,
     NUM_AGE_BUCKETS,
@@ -217,4 +217,4 @@ class SequenceTower(nn.Module):
         """What was read, how long ago the newest action was, and the profile. Shapes: (Q, D)."""
         waited_QD = self.waits(age_buckets(wait_s_Q)) * has_history_Q.unsqueeze(1)
         profile_QD = self.of_profile(self.profile(profile, interests, dense))
-        return finished(self.norm(read_QD + waited_QD + profile_QD), cosine=self.cosine)
+        return as_reader(self.norm(read_QD + waited_QD + profile_QD), cosine=self.cosine)

@@ -67,8 +67,8 @@ USER_TOWERS = {"attention": UserTower, "bag": BagTower, "sequence": SequenceTowe
 class TwoTower(nn.Module):
     """Item and user tower joined by a dot product.
 
-    With a temperature the vectors have length 1 and scores are cosines over it; without, 0, the
-    scale of the dot products is learned.
+    With a temperature scores are cosines over it, and what everybody likes (`as_item`); without, 0,
+    the scale of the dot products is learned.
     """
 
     def __init__(
@@ -128,11 +128,11 @@ def known_positives(batch: Batch, column_C: Tensor, num_items: int) -> Tensor:
     rows_BL = torch.arange(num_rows, device=device).unsqueeze(1).expand_as(batch.history)
     present_BL = batch.user_inputs["history_mask"] > 0
     own_BU[rows_BL[present_BL], batch.history[present_BL]] = True
-    same_reader_BB = batch.user.unsqueeze(1) == batch.user.unsqueeze(0)
-    reader_S, positive_S = same_reader_BB.index_select(1, batch.history_of(batch.row)).nonzero(
-        as_tuple=True
-    )
-    own_BU[reader_S, batch.positive[positive_S]] = True
+    # By reader: pairs of rows would be B x P of them.
+    _, reader_B = batch.user.unique(return_inverse=True)
+    positive_BU = torch.zeros_like(own_BU)
+    positive_BU[reader_B[batch.history_of(batch.row)], batch.positive] = True
+    own_BU |= positive_BU.index_select(0, reader_B)
     return own_BU.index_select(1, column_C)
 
 

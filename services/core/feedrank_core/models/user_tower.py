@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from feedrank_core.contracts.bundle import EMBEDDING_DIM
 from feedrank_core.features.encoding import FeatureSchema
-from feedrank_core.models.item_tower import FIELD_DIM, HIDDEN_DIM, finished, mean_of_bag, table
+from feedrank_core.models.item_tower import FIELD_DIM, HIDDEN_DIM, as_reader, mean_of_bag, table
 
 NUM_QUERIES = 4
 NUM_AGE_BUCKETS = 32
@@ -143,7 +143,7 @@ class UserTower(nn.Module):
         mean_BD = self.recent_mean(event_BLD, history_actions, place_BL, mask_BL1)
         read_BW = self.attend(event_BLD, mask_BL1, torch.cat([profile_BW, newest_BD], dim=1))
         mixed_BD = self.mix(torch.cat([profile_BW, read_BW, newest_BD, mean_BD], dim=1))
-        return finished(mixed_BD + self.residual(mean_BD), cosine=self.cosine)
+        return as_reader(mixed_BD + self.residual(mean_BD), cosine=self.cosine)
 
     def recent_mean(
         self, event_BLD: Tensor, action_BL: Tensor, place_BL: Tensor, mask_BL1: Tensor
