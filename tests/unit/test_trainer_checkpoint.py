@@ -126,6 +126,16 @@ def test_a_checkpoint_of_other_data_is_refused(checkpoint):
         trained(other)
 
 
+def test_a_checkpoint_of_an_older_release_is_refused_where_states_have_changed(
+    checkpoint, monkeypatch
+):
+    with monkeypatch.context() as older:
+        older.setattr("feedrank_trainer.checkpoint.FORMAT", 1)
+        trained(checkpoint)
+    with pytest.raises(CheckpointError, match=r"format 1, and this is format 2: .*or delete"):
+        trained(checkpoint)
+
+
 @pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
 def test_a_damaged_checkpoint_is_named_with_the_remedy(checkpoint, kept):
     trained(checkpoint, epochs=1)

@@ -37,7 +37,10 @@ class Baskets:
         return cls(readers, np.append(starts, len(user)), item[order], length)
 
     def pieces(self, rng: np.random.Generator) -> Iterator[Examples]:
-        """Shuffled readers of two items and more."""
+        """Shuffled readers of two items and more: of one alone there is no taste to tell.
+
+        Of what a long basket does not show, nothing is asked.
+        """
         askable = np.flatnonzero(np.diff(self.starts) > 1)
         order = rng.permutation(askable)
         for start in range(0, len(order), PIECE_READERS):

@@ -12,6 +12,8 @@ from feedrank_core.runtime.atomic import replacing
 
 State = dict[str, Any]
 """Tensors, numbers, words, and dictionaries and lists of them."""
+FORMAT = 2
+"""Another number wherever a state holds something else than before."""
 
 
 class CheckpointError(RuntimeError):
@@ -38,7 +40,7 @@ class Checkpoint:
         """Replace what is there. Raises: OSError."""
         self._clear()
         with replacing(self.path) as unfinished:
-            torch.save({"made_for": self.made_for | made_for, "state": state}, unfinished)
+            torch.save({"made_for": self._all(made_for), "state": state}, unfinished)
 
     def load(self, made_for: dict[str, Any]) -> State | None:
         """The state of an earlier try, None where there is none. Raises: CheckpointError."""
@@ -54,13 +56,16 @@ class Checkpoint:
         except Exception as error:
             # What torch raises is whatever the bytes have led it to.
             raise CheckpointError(f"{self.path} cannot be read: {remedy}") from error
-        for field, wanted in (self.made_for | made_for).items():
+        for field, wanted in self._all(made_for).items():
             if there.get(field) != wanted:
                 was, now = (f"{field} {value!r}" for value in (there.get(field), wanted))
                 raise CheckpointError(
                     f"{self.path} was made with {was}, and this is {now}: set it back, or {remedy}"
                 )
         return state
+
+    def _all(self, made_for: dict[str, Any]) -> dict[str, Any]:
+        return self.made_for | made_for | {"format": FORMAT}
 
     def remove(self) -> None:
         """What it was kept for is done."""

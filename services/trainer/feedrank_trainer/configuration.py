@@ -9,13 +9,13 @@ from dataclasses import dataclass
 class TrainingConfig:
     """First choices where docs/measurements.md has no ablation.
 
-    `in_batch` makes the positives of a batch each other's negatives. `history` is a name of
-    USER_TOWERS; a `temperature` of 0 means dot products of a learned scale. `last_learning_rate`
-    is the share of it left after all epochs, a straight line from the first. What is measured and
-    kept are the weights, or with `averaging` a running mean of theirs over epochs, of which each
-    epoch keeps this share. Of `pool` batches each takes histories of like length. With `all_places`
-    a batch is of `batch_size` histories, each asked wherever a positive lies in it; else of so many
-    examples.
+    `id_dropout` is of `ItemTower` (its size is of decision 18). `in_batch` makes the positives of a
+    batch each other's negatives. `history` is a name of USER_TOWERS; a `temperature` of 0 means dot
+    products of a learned scale. `last_learning_rate` is the share of it left after all epochs, a
+    straight line from the first. What is measured and kept are the weights, or with `averaging` a
+    running mean of theirs over epochs, of which each epoch keeps this share. Of `pool` batches each
+    takes histories of like length. With `all_places` a batch is of `batch_size` histories, each
+    asked wherever a positive lies in it; else of so many examples.
 
     Raises: ValueError where the tower cannot do what is asked, or a share is none.
     """

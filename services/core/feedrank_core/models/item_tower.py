@@ -22,9 +22,6 @@ CONTENT_WEIGHT = 0.1
 an id only when its item is met."""
 LONGEST_MEAN = 100
 """Batches that the mean of all items' content is taken over."""
-ID_DROPOUT = 0.1
-"""Share of items shown without their id in training, so that content alone must do (DropoutNet,
-Volkovs et al. 2017)."""
 
 
 def table(
@@ -111,12 +108,12 @@ class ItemTower(nn.Module):
     """Content through an MLP, plus the id's embedding past it.
 
     The id goes round the MLP as a residual: what is learned of an item from its readers is not
-    squeezed through the layers that serve items nobody has read.
+    squeezed through the layers that serve items nobody has read. `id_dropout` is the share of items
+    shown without theirs in training, so that content alone must do.
+    Source: DropoutNet (Volkovs et al. 2017) for the last.
     """
 
-    def __init__(
-        self, schema: FeatureSchema, *, id_dropout: float = ID_DROPOUT, cosine: bool = False
-    ) -> None:
+    def __init__(self, schema: FeatureSchema, *, id_dropout: float, cosine: bool = False) -> None:
         super().__init__()
         self.cosine = cosine
         self.id_dropout = id_dropout

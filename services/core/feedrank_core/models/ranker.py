@@ -27,6 +27,8 @@ NUM_READERS = 4
 """Attention heads with which a candidate reads the history."""
 FEW_SHOWN = 10.0
 """Items shown at which their mean weighs half, to begin with; learned."""
+ID_DROPOUT = 0.1
+"""As `ItemTower` has it; its first choice, with no ablation yet."""
 NUM_POSITIONS = 101
 """Positions 0 to 98 apart, all later ones together, and the last row for none."""
 
@@ -235,7 +237,7 @@ class Ranker(nn.Module):
         self, schema: FeatureSchema, widths: Widths, *, attention: bool = True, dropout: float = 0.1
     ) -> None:
         super().__init__()
-        self.items = ItemTower(schema)
+        self.items = ItemTower(schema, id_dropout=ID_DROPOUT)
         self.scorer = Scorer(schema, widths, attention=attention, dropout=dropout)
         self.of_position = nn.Embedding(NUM_POSITIONS, len(HEADS))
         nn.init.zeros_(self.of_position.weight)
