@@ -9,6 +9,7 @@ from feedrank_core.models.two_tower import TwoTower
 from feedrank_trainer.optimiser import (
     BETA,
     EPSILON,
+    LONGEST_MEAN,
     MAX_GRADIENT,
     Optimiser,
     RowWiseAdam,
@@ -38,14 +39,14 @@ def test_rows_go_where_a_pass_over_the_whole_table_would_take_them():
     sparse = RowWiseAdam(embedding.weight, weight_decay=0.0)
     weight_ND, moment_N = embedding.weight.detach().clone(), torch.zeros(NUM_ROWS)
     column_D = torch.ones(DIM)
-    for step in range(1, 60):
+    for step in range(1, LONGEST_MEAN + 30):
         often, seldom = [step % 3, 1], [5, 5] if step % 20 == 0 else [2, 2]
         grad = gradient(embedding, [often, seldom, [0, 7 + step % 5]])
         sparse.step(grad, RATE)
         grad_ND = grad.to_dense()
         moment_N = BETA * moment_N + (1 - BETA) * grad_ND.square().mean(dim=1)
         share_D = grad_ND.square().sum(dim=0) / grad_ND.square().sum() * DIM
-        column_D += (share_D - column_D) / step
+        column_D += (share_D - column_D) / min(step, LONGEST_MEAN)
         length_ND = (moment_N.unsqueeze(1) * column_D / (1 - BETA**step)).sqrt() + EPSILON
         weight_ND -= RATE * grad_ND / length_ND
     torch.testing.assert_close(embedding.weight.detach(), weight_ND)

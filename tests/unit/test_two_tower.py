@@ -132,6 +132,13 @@ def test_with_a_temperature_readers_are_directions_also_without_history(history)
     torch.testing.assert_close(vectors[:, -1], torch.ones(2))
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.1])
+def test_only_for_cosines_no_id_begins_as_liked_by_everybody(temperature):
+    model = TwoTower(FeatureSchema(), dropout=0.0, id_dropout=0.0, temperature=temperature)
+    liked = model.items.ids.weight[:, -1]
+    assert bool(liked.any()) == (temperature == 0)
+
+
 def test_the_id_of_an_untrained_item_says_nothing():
     torch.manual_seed(0)
     schema = FeatureSchema()

@@ -40,7 +40,7 @@ class Checkpoint:
         """Replace what is there. Raises: OSError."""
         self._clear()
         with replacing(self.path) as unfinished:
-            torch.save({"made_for": self._all(made_for), "state": state}, unfinished)
+            torch.save({"made_for": self._fields(made_for), "state": state}, unfinished)
 
     def load(self, made_for: dict[str, Any]) -> State | None:
         """The state of an earlier try, None where there is none. Raises: CheckpointError."""
@@ -56,7 +56,7 @@ class Checkpoint:
         except Exception as error:
             # What torch raises is whatever the bytes have led it to.
             raise CheckpointError(f"{self.path} cannot be read: {remedy}") from error
-        for field, wanted in self._all(made_for).items():
+        for field, wanted in self._fields(made_for).items():
             if there.get(field) != wanted:
                 was, now = (f"{field} {value!r}" for value in (there.get(field), wanted))
                 raise CheckpointError(
@@ -64,13 +64,13 @@ class Checkpoint:
                 )
         return state
 
-    def _all(self, made_for: dict[str, Any]) -> dict[str, Any]:
-        return self.made_for | made_for | {"format": FORMAT}
-
     def remove(self) -> None:
         """What it was kept for is done."""
         self._clear()
         self.path.unlink(missing_ok=True)
+
+    def _fields(self, made_for: dict[str, Any]) -> dict[str, Any]:
+        return self.made_for | made_for | {"format": FORMAT}
 
     def _clear(self) -> None:
         """What a killed process had not finished; it may be gigabytes."""

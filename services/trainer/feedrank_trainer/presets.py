@@ -23,6 +23,7 @@ PRESETS = {
         temperature=0.1,
         averaging=0.8,
         pool=8,
+        # Never early: the validation chooses among all epochs.
         patience=40,
     ),
     "sequences": TrainingConfig(
