@@ -12,9 +12,11 @@ import quality_world
 from feedrank_cli.bench import quality
 from feedrank_cli.bench.report import BenchCannotRun, Report
 from feedrank_cli.quality import lightgcn, movielens, published, sequences
+from feedrank_cli.quality.changing import changed
 from feedrank_cli.quality.reading import DataError
 from feedrank_cli.quality.task import Task, popularity
 from feedrank_core.runtime.home import Home
+from feedrank_trainer.configuration import TrainingConfig
 from quality_world import CIRCLE, SHORT, short_run, write
 
 HOME = Home(Path("nowhere"))
@@ -167,10 +169,39 @@ def test_the_bench_tells_mean_and_spread_over_seeds_and_popularity(circles_of_ta
     report = quality.run(
         HOME, quick=False, seed=3, data_format="lightgcn", path=circles_of_taste, seeds=2
     )
-    said = {"users", "items", "recall_at_20", "ndcg_at_20_spread", "training_cpu_s", "peak_mb"}
+    said = {"users", "items", "recall_at_20", "ndcg_at_20_spread", "validated", "training_cpu_s"}
     assert said <= report.figures.keys()
     assert "popularity_ndcg_at_20" in report.floors
     assert report.bounds == [("ndcg_at_20_over_popularity_low", ">", 0.0)]
+
+
+def test_a_configuration_is_changed_by_name_and_value():
+    config = changed(TrainingConfig(), ["temperature=.05", "in_batch=false", "history=bag"])
+    assert config == TrainingConfig(temperature=0.05, in_batch=False, history="bag")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("warmth=1", "NAME of epochs, batch_size"),
+        ("epochs", "NAME=VALUE"),
+        ("epochs=some", "epochs is a whole number"),
+        ("in_batch=2", "in_batch is true or false"),
+        ("history=diary", "history must be one of attention, bag, sequence"),
+        ("loss=none", "loss must be one of softmax, binary"),
+        ("averaging=1", "averaging must be at least 0 and below 1"),
+    ],
+)
+def test_a_change_that_cannot_be_made_says_what_can(circles_of_taste, change, said):
+    with pytest.raises(BenchCannotRun, match=said):
+        quality.run(
+            HOME,
+            quick=True,
+            seed=0,
+            data_format="lightgcn",
+            path=circles_of_taste,
+            changes=[change],
+        )
 
 
 def test_an_unknown_format_and_bad_data_cannot_be_run(tmp_path):

@@ -16,6 +16,7 @@ from feedrank_core.models.two_tower import (
     USER_TOWERS,
     Batch,
     TwoTower,
+    binary_cross_entropy,
     known_positives,
     sampled_softmax,
 )
@@ -102,6 +103,20 @@ def test_the_positives_of_one_row_do_not_compete_and_weigh_the_root_of_their_num
     losses.append(-torch.log_softmax(score[1], dim=0)[2])
     weight = torch.tensor([2.0, 2.0, 1.0]).rsqrt()
     torch.testing.assert_close(found, (torch.stack(losses) * weight).sum() / weight.sum())
+
+
+def test_one_by_one_a_positive_weighs_as_much_as_all_that_are_its_negatives():
+    score = torch.tensor([[9.0, 1.0, -1.0], [0.5, 9.0, 3.0]])
+    own = torch.eye(2, 3, dtype=torch.bool)
+    found = binary_cross_entropy(torch.tensor([2.0, -1.0]), score, own, torch.arange(2))
+
+    def entropy(*score: float, label: float) -> torch.Tensor:
+        targets = torch.full((len(score),), label)
+        return nn.functional.binary_cross_entropy_with_logits(torch.tensor(score), targets)
+
+    first = entropy(2.0, label=1.0) + entropy(1.0, -1.0, label=0.0)
+    second = entropy(-1.0, label=1.0) + entropy(0.5, 3.0, label=0.0)
+    torch.testing.assert_close(found, (first + second) / 2)
 
 
 @pytest.mark.parametrize("history", sorted(USER_TOWERS))

@@ -51,6 +51,10 @@ def bench(
     minutes: Annotated[float | None, typer.Option(min=0.1, help="How long the load lasts.")] = None,
     users: Annotated[int | None, typer.Option(min=1, help="Readers whose events they are.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Runs, each with its seed.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Train otherwise than the preset does."),
+    ] = None,
     picture: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw it here, as SVG.")
     ] = None,
@@ -71,14 +75,17 @@ def bench(
 
         feedrank bench quality movielens PATH/TO/ml-100k --picture curve.svg
 
+        feedrank bench quality movielens PATH/TO/ml-100k --set history=bag --set epochs=10
+
         feedrank bench train --picture loss.svg
 
         feedrank bench all
     """
     interrupt_on_signals()
     given = {"events": events, "bus": bus, "minutes": minutes, "users": users, "seeds": seeds,
-             "data_format": data_format, "path": path, "picture": picture}  # fmt: skip
-    options = {option: value for option, value in given.items() if value is not None}
+             "data_format": data_format, "path": path, "picture": picture,
+             "changes": changes}  # fmt: skip
+    options = {option: value for option, value in given.items() if value not in (None, [])}
     found = discover()
     console = Console(soft_wrap=True)
     if listing or name is None:
@@ -151,7 +158,7 @@ def _require_known(module: ModuleType, options: Iterable[str]) -> None:
 
 
 def _shown(option: str) -> str:
-    return {"data_format": "FORMAT", "path": "PATH"}.get(option, f"--{option}")
+    return {"data_format": "FORMAT", "path": "PATH", "changes": "--set"}.get(option, f"--{option}")
 
 
 def _measure(

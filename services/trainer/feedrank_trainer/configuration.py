@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from feedrank_core.models.two_tower import LOSSES, USER_TOWERS
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """First choices where docs/measurements.md has no ablation.
 
     `id_dropout` is of `ItemTower` (its size is of decision 18). `in_batch` makes the positives of a
-    batch each other's negatives. `history` is a name of USER_TOWERS; a `temperature` of 0 means dot
-    products of a learned scale. `last_learning_rate` is the share of it left after all epochs, a
-    straight line from the first. What is measured and kept are the weights, or with `averaging` a
-    running mean of theirs over epochs, of which each epoch keeps this share. Of `pool` batches each
-    takes histories of like length. With `all_places` a batch is of `batch_size` histories, each
-    asked wherever a positive lies in it; else of so many examples.
+    batch each other's negatives, and with `log_q` scores are corrected for how often each is drawn.
+    `loss` is a name of LOSSES, `history` of USER_TOWERS; a `temperature` of 0 means dot products of
+    a learned scale. `last_learning_rate` is the share of it left after all epochs, a straight line
+    from the first. What is measured and kept are the weights, or with `averaging` a running mean of
+    theirs over epochs, of which each epoch keeps this share. Of `pool` batches each takes histories
+    of like length. With `all_places` a batch is of `batch_size` histories, each asked wherever a
+    positive lies in it; else of so many examples.
 
-    Raises: ValueError where the tower cannot do what is asked, or a share is none.
+    Raises: ValueError where a name is unknown, the tower cannot do what is asked, or a share is
+    none.
     """
 
     epochs: int = 8
@@ -30,6 +34,8 @@ class TrainingConfig:
     history_dropout: float = 0.1
     history: str = "attention"
     temperature: float = 0.0
+    loss: str = "softmax"
+    log_q: bool = True
     in_batch: bool = True
     all_places: bool = False
     last_learning_rate: float = 1.0
@@ -39,6 +45,9 @@ class TrainingConfig:
     max_steps: int = 100_000
 
     def __post_init__(self) -> None:
+        for field, known in (("loss", LOSSES), ("history", USER_TOWERS)):
+            if (name := getattr(self, field)) not in known:
+                raise ValueError(f"{field} must be one of {', '.join(known)}, not {name!r}")
         if self.all_places and (self.history != "sequence" or self.history_dropout):
             raise ValueError("all_places needs history='sequence' and history_dropout=0")
         if not 0 <= self.averaging < 1:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import xxhash
 from feedrank_core.features.encoding import FeatureSchema
-from feedrank_core.models.two_tower import TwoTower, sampled_softmax
+from feedrank_core.models.two_tower import LOSSES, TwoTower
 
 from feedrank_trainer.batching import (
     ItemInputs,
@@ -159,6 +159,7 @@ class Training:
             self.model, self.config.learning_rate, self.config.weight_decay, self.ranks
         )
         self.mean = RunningMean(self.model, self.config.averaging)
+        self.loss = LOSSES[self.config.loss]
 
     @classmethod
     def of(
@@ -200,7 +201,7 @@ class Training:
             batch = assemble(step, self.items, self.log_q_N, config=self.config, rng=self.rng)
             batch = batch.to(self.model.device)
             own_P, score_QC, hidden_QC = self.model(batch)
-            loss = sampled_softmax(own_P, score_QC, hidden_QC, batch.row)
+            loss = self.loss(own_P, score_QC, hidden_QC, batch.row)
             loss.backward()
             self.optimiser.step()
             losses.append(loss.item())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from feedrank_trainer.progress import epoch_report
 from feedrank_cli.bench.picture import require_drawing
 from feedrank_cli.bench.report import BenchCannotRun, Report
 from feedrank_cli.quality import lightgcn, movielens, sequences, slices, trade_off, variety
+from feedrank_cli.quality.changing import ChangeError, changed
 from feedrank_cli.quality.picture import draw
 from feedrank_cli.quality.published import known_as
 from feedrank_cli.quality.reading import DataError
@@ -40,19 +41,24 @@ def run(
     data_format: str,
     path: Path,
     seeds: int = FULL_SEEDS,
+    changes: Sequence[str] = (),
     picture: Path | None = None,
 ) -> Report:
     """Tune, train and measure with several seeds; every figure is the mean over them.
 
-    With `picture` also at every setting of the re-ranking's knobs, which are drawn into that file.
+    `changes` are NAME=VALUE of the training's configuration, for ablations. With `picture` also at
+    every setting of the re-ranking's knobs, which are drawn into that file.
     """
     if data_format not in FORMATS:
         raise BenchCannotRun(f"{data_format!r} is no FORMAT; known: {', '.join(FORMATS)}")
     if picture is not None:
         require_drawing(picture)
     try:
-        tasks = FORMATS[data_format](path)
-    except DataError as error:
+        tasks = {
+            name: replace(task, config=changed(task.config, changes))
+            for name, task in FORMATS[data_format](path).items()
+        }
+    except (DataError, ChangeError) as error:
         raise BenchCannotRun(str(error)) from error
     report = Report(f"{NAME} {data_format}", seed)
     curves: dict[str, Curves] = {}
@@ -100,6 +106,7 @@ def tell(report: Report, task: Task, outcomes: list[Outcome], *, prefix: str = "
     report.bound(f"{prefix}{task.watched}_over_popularity_low", ">", 0.0)
     slices.tell(report, task, outcomes, floors, prefix=prefix)
     variety.tell(report, task, outcomes, measured, prefix=prefix)
+    report.figure(f"{prefix}validated", float(np.mean([one.validated for one in outcomes])))
     report.figure(f"{prefix}epochs", float(np.mean([outcome.epochs for outcome in outcomes])))
     for unit in ("training_s", "training_cpu_s"):
         worst = max(getattr(outcome, unit) for outcome in outcomes)

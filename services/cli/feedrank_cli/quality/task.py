@@ -62,10 +62,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One seed's run. Units: seconds of wall time and of CPU, for tuning and refit together."""
+    """One seed's run; `validated` is the best score of the watched metric while it was tuned.
+
+    Units: seconds of wall time and of CPU, for tuning and refit together.
+    """
 
     model: TwoTower
     measured: Measured
+    validated: float
     epochs: int
     training_s: float
     training_cpu_s: float
@@ -90,14 +94,14 @@ def run_seed(task: Task, *, seed: int, report: Callable[[Epoch], None]) -> Outco
         validate=lambda model: ndcg(tuning.holdout, model, tuning.items, metric=task.watched),
         report=note,
     )
-    best = max(epochs, key=lambda epoch: epoch.score or 0.0).number
+    best = max(epochs, key=lambda epoch: epoch.score or 0.0)
     if task.refit:
-        config = replace(task.config, epochs=best)
+        config = replace(task.config, epochs=best.number)
         model = fit(final.source, final.items, task.schema, config=config, seed=seed, report=report)
     took, took_cpu = time.monotonic() - wall, time.process_time() - cpu
     contender = towers(final.holdout, model, final.items)
     measured = measure(final.holdout, contender, with_auc=False, metrics=task.metrics)
-    return Outcome(model, measured, best, took, took_cpu)
+    return Outcome(model, measured, best.score or 0.0, best.number, took, took_cpu)
 
 
 def popularity(holdout: Holdout, metrics: Sequence[str]) -> Measured:

@@ -137,15 +137,38 @@ def known_positives(batch: Batch, column_C: Tensor, num_items: int) -> Tensor:
 
 
 def sampled_softmax(own_P: Tensor, score_QC: Tensor, hidden_QC: Tensor, row_P: Tensor) -> Tensor:
-    """Cross-entropy of each positive among its row's negatives.
-
-    Those of one row do not compete, and the n of a row weigh sqrt(n) together: readers with much to
-    say would else drown the others.
+    """Cross-entropy of each positive among its row's negatives; those of one row do not compete.
 
     Source: Yi et al. 2019, Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
     Recommendations, for the correction by log q.
     """
     others_Q = score_QC.masked_fill(hidden_QC, MASKED_LOGIT).logsumexp(dim=1)
     loss_P = nn.functional.softplus(others_Q.index_select(0, row_P) - own_P)
+    return mean_of_rows(loss_P, row_P)
+
+
+def binary_cross_entropy(
+    own_P: Tensor, score_QC: Tensor, hidden_QC: Tensor, row_P: Tensor
+) -> Tensor:
+    """Each positive told from its row's negatives one by one, which weigh as much as it together.
+
+    No preset learns by it: it is what the softmax is measured against.
+    """
+    shown_QC = 1 - hidden_QC.to(score_QC.dtype)
+    others_QC = nn.functional.softplus(score_QC) * shown_QC
+    others_Q = others_QC.sum(dim=1) / shown_QC.sum(dim=1).clamp(min=1.0)
+    loss_P = nn.functional.softplus(-own_P) + others_Q.index_select(0, row_P)
+    return mean_of_rows(loss_P, row_P)
+
+
+def mean_of_rows(loss_P: Tensor, row_P: Tensor) -> Tensor:
+    """The mean loss, where the n positives of a row weigh sqrt(n) together.
+
+    Readers with much to say would else drown the others.
+    """
     weight_P = torch.bincount(row_P).rsqrt().index_select(0, row_P)
     return (loss_P * weight_P).sum() / weight_P.sum()
+
+
+LOSSES = {"softmax": sampled_softmax, "binary": binary_cross_entropy}
+"""By the name that a configuration gives it."""
