@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from feedrank_core.features.encoding import FIRST_WORD, MAX_INTERESTS
@@ -28,6 +29,7 @@ class Baskets:
     starts: np.ndarray
     items: np.ndarray
     length: int
+    is_ordered: ClassVar[bool] = False
 
     @classmethod
     def of(cls, user: np.ndarray, item: np.ndarray, *, length: int) -> Baskets:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
-from feedrank_core.models.sequence_tower import Asked
 from feedrank_core.models.two_tower import Batch
+from feedrank_core.models.user_tower import Asked
 
 from feedrank_trainer.configuration import TrainingConfig
 from feedrank_trainer.examples import Examples, concatenate, select
@@ -23,7 +23,12 @@ USER_FIELDS = (*HISTORY_FIELDS[1:], *PROFILE_FIELDS)
 
 
 class Source(Protocol):
-    """Where examples come from: memory or shards."""
+    """Where examples come from: memory, shards or baskets.
+
+    With `is_ordered` the examples of a reader lie in each other's histories.
+    """
+
+    is_ordered: ClassVar[bool]
 
     def pieces(self, rng: np.random.Generator) -> Iterator[Examples]:
         """Shuffled pieces that fit in memory."""
@@ -45,17 +50,19 @@ class Step:
 def steps(source: Source, config: TrainingConfig, rng: np.random.Generator) -> Iterator[Step]:
     """One pass over the source."""
     pieces = source.pieces(rng)
-    return windowed(pieces, config, rng) if config.all_places else single(pieces, config, rng)
+    reads_once = source.is_ordered and config.asks_places
+    return windowed(pieces, config, rng) if reads_once else single(pieces, config, rng)
 
 
 def windowed(
     pieces: Iterator[Examples], config: TrainingConfig, rng: np.random.Generator
 ) -> Iterator[Step]:
-    """Steps of `batch_size` windows; the last of a piece may be short."""
+    """Steps of whole windows, with `batch_size` examples or a window more than fits."""
     for piece in pieces:
         windows = Windows.of(piece)
         shuffled = rng.permutation(len(windows.last))
-        for some in pooled(piece["history"][windows.last[shuffled]], config, rng):
+        size = np.diff(windows.starts)[shuffled]
+        for some in pooled(piece["history"][windows.last[shuffled]], size, config, rng):
             chosen = shuffled[some]
             rows, window = windows.members(chosen)
             yield Step(select(piece, rows), select(piece, windows.last[chosen]), window)
@@ -70,7 +77,7 @@ def single(
         joined = piece if rest is None else concatenate([rest, piece])
         count = len(joined["user"])
         whole = count - count % config.batch_size
-        for rows in pooled(joined["history"][:whole], config, rng):
+        for rows in pooled(joined["history"][:whole], np.ones(whole, int), config, rng):
             examples = select(joined, rows)
             yield Step(examples, examples)
         rest = select(joined, np.arange(whole, count))
@@ -79,18 +86,22 @@ def single(
 
 
 def pooled(
-    history: np.ndarray, config: TrainingConfig, rng: np.random.Generator
+    history: np.ndarray, size: np.ndarray, config: TrainingConfig, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """The rows of each batch: long histories together, so that short ones need no padding."""
-    rows, size = np.arange(len(history)), config.batch_size
-    starts = rows[::size]
+    """The rows of each batch: long histories together, so that short ones need no padding.
+
+    Shapes: history (B, L), size (B,), how many examples each row counts for.
+    """
+    rows, batch_size = np.arange(len(history)), config.batch_size
     if config.pool > 1:
         length = (history >= 0).sum(axis=1)
-        pools = np.split(rows, rows[config.pool * size :: config.pool * size])
-        rows = np.concatenate([pool[np.argsort(length[pool], kind="stable")] for pool in pools])
-        starts = rng.permutation(starts)
-    for start in starts:
-        yield rows[start : start + size]
+        pool = (np.cumsum(size) - 1) // (config.pool * batch_size)
+        rows = np.lexsort((length, pool))
+    batch = (np.cumsum(size[rows]) - 1) // batch_size
+    _before, *batches = np.split(rows, np.flatnonzero(np.diff(batch, prepend=-1)))
+    order = rng.permutation(len(batches)) if config.pool > 1 else range(len(batches))
+    for number in order:
+        yield batches[number]
 
 
 def log_frequencies(
@@ -105,12 +116,12 @@ def log_frequencies(
         return np.zeros(num_items, np.float32)
     if not config.in_batch:
         return np.full(num_items, np.log(uniform), np.float32)
-    counts, num_histories = np.zeros(num_items), 0
+    counts, num_rows = np.zeros(num_items), 0
     for piece in source.pieces(np.random.default_rng(0)):
         positive = piece["positive"]
         counts += np.bincount(positive[positive >= 0], minlength=num_items)
-        num_histories += len(Windows.of(piece).last if config.all_places else positive)
-    total = ranks.sum(np.append(counts, num_histories))
+        num_rows += len(positive)
+    total = ranks.sum(np.append(counts, num_rows))
     in_batch = config.batch_size * total[:-1] / max(1, total[-1])
     return np.log(in_batch + uniform).astype(np.float32)
 

@@ -17,8 +17,8 @@ class TrainingConfig:
     a learned scale. `last_learning_rate` is the share of it left after all epochs, a straight line
     from the first. What is measured and kept are the weights, or with `averaging` a running mean of
     theirs over epochs, of which each epoch keeps this share. Of `pool` batches each takes histories
-    of like length. With `all_places` a batch is of `batch_size` histories, each asked wherever a
-    positive lies in it; else of so many examples.
+    of like length. A batch is of `batch_size` examples; where the tower can be asked at places of a
+    history, of whole histories that hold as many, each read once.
 
     Raises: ValueError where a name is unknown, the tower cannot do what is asked, or a share is
     none.
@@ -37,7 +37,6 @@ class TrainingConfig:
     loss: str = "softmax"
     log_q: bool = True
     in_batch: bool = True
-    all_places: bool = False
     last_learning_rate: float = 1.0
     averaging: float = 0.0
     pool: int = 1
@@ -48,7 +47,12 @@ class TrainingConfig:
         for field, known in (("loss", LOSSES), ("history", USER_TOWERS)):
             if (name := getattr(self, field)) not in known:
                 raise ValueError(f"{field} must be one of {', '.join(known)}, not {name!r}")
-        if self.all_places and (self.history != "sequence" or self.history_dropout):
-            raise ValueError("all_places needs history='sequence' and history_dropout=0")
+        if self.history == "sequence" and self.history_dropout:
+            raise ValueError("history='sequence' needs history_dropout=0: actions read each other")
         if not 0 <= self.averaging < 1:
             raise ValueError(f"averaging must be at least 0 and below 1, not {self.averaging}")
+
+    @property
+    def asks_places(self) -> bool:
+        """Whether the tower answers at every place of a history that it reads once."""
+        return hasattr(USER_TOWERS[self.history], "at")

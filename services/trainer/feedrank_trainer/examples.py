@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -166,6 +167,7 @@ class InMemory:
     """Examples that fit; the twin of `Shards`."""
 
     examples: Examples
+    is_ordered: ClassVar[bool] = True
 
     def pieces(self, rng: np.random.Generator) -> Iterator[Examples]:
         """The examples, shuffled."""
@@ -182,6 +184,7 @@ class Shards:
     paths: tuple[Path, ...]
     start_s: float = -np.inf
     stop_s: float = np.inf
+    is_ordered: ClassVar[bool] = True
 
     def pieces(self, rng: np.random.Generator) -> Iterator[Examples]:
         """Pieces that fit in memory, one after the other."""

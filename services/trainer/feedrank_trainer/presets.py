@@ -9,7 +9,7 @@ from __future__ import annotations
 from feedrank_trainer.configuration import TrainingConfig
 
 PRESETS = {
-    "feed": TrainingConfig(epochs=6),
+    "feed": TrainingConfig(epochs=6, pool=16),
     "baskets": TrainingConfig(
         epochs=40,
         num_uniform=4096,
@@ -39,8 +39,7 @@ PRESETS = {
         history_dropout=0.0,
         history="sequence",
         temperature=0.07,
-        all_places=True,
-        batch_size=256,
+        batch_size=1792,
         pool=16,
         patience=8,
     ),

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -47,6 +48,7 @@ class Limited:
     shards: Shards
     most: int
     count: int = 0
+    is_ordered: ClassVar[bool] = True
 
     def pieces(self, rng: np.random.Generator) -> Iterator[Examples]:
         """The first pieces of the shards."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from feedrank_core.features.encoding import FIRST_WORD, FeatureSchema, encode_items
 from feedrank_trainer.batching import ItemInputs
-from feedrank_trainer.configuration import TrainingConfig
 from feedrank_trainer.examples import InMemory, Log, describe, examples_of
 from feedrank_trainer.holdout import Holdout, binary, matrix, pairs_of
+from feedrank_trainer.presets import PRESETS
 from scipy import sparse
 
 from feedrank_cli.quality.reading import DataError
@@ -25,7 +25,7 @@ from feedrank_cli.quality.task import Fold, Task, with_ids_of
 
 HELD_OUT = 0.1
 POSITIVE_RATING = 4.0
-CONFIG = TrainingConfig(epochs=20, num_uniform=256, patience=3)
+CONFIG = replace(PRESETS["feed"], epochs=20, num_uniform=256, patience=3)
 FILM_COLUMNS, RATING_COLUMNS = 4, 4
 FIRST_LINE = 2
 """Below the header."""

@@ -56,15 +56,15 @@ def as_item(vector_ND: Tensor, *, cosine: bool) -> Tensor:
     return torch.cat([nn.functional.normalize(vector_ND[:, :-1], dim=1), vector_ND[:, -1:]], dim=1)
 
 
-def as_reader(vector_BD: Tensor, *, cosine: bool) -> Tensor:
+def as_reader(vector: Tensor, *, cosine: bool) -> Tensor:
     """A user tower's last step: for cosines a direction, and 1 for what everybody likes.
 
-    Shapes: (B, D).
+    Shapes: (..., D).
     """
     if not cosine:
-        return vector_BD
-    direction_BD = nn.functional.normalize(vector_BD[:, :-1], dim=1)
-    return torch.cat([direction_BD, torch.ones_like(vector_BD[:, -1:])], dim=1)
+        return vector
+    direction = nn.functional.normalize(vector[..., :-1], dim=-1)
+    return torch.cat([direction, torch.ones_like(vector[..., -1:])], dim=-1)
 
 
 def vectors_at(item_UD: Tensor, place: Tensor) -> Tensor:

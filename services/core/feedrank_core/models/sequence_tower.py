@@ -22,31 +22,14 @@ from feedrank_core.models.user_tower import (
     NUM_PLACES,
     RECENCY,
     START_OF_MIX,
+    Asked,
     Profile,
     age_buckets,
-    places,
 )
 
 NUM_BLOCKS = 2
 START_OF_SHARED = 0.1
 """Of its usual start: what says the same of nearly all readers must not outshout what each read."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Which places of which histories are asked, and when.
-
-    Shapes: history (Q,) int64 into B; place (Q,) int64 into L, -1 for a reader without a history;
-    age_s (Q,) float32, how long before the history's own "now".
-    """
-
-    history: Tensor
-    place: Tensor
-    age_s: Tensor
-
-    def to(self, device: torch.device) -> Asked:
-        """The same on a device."""
-        return Asked(self.history.to(device), self.place.to(device), self.age_s.to(device))
 
 
 class Block(nn.Module):
@@ -96,6 +79,17 @@ class Block(nn.Module):
         read_BLD = torch.softmax(score_BLL, dim=2) @ value_BLD
         event_BLD = event_BLD + self.dropout(self.joined(read_BLD))
         return event_BLD + self.forward_layers(event_BLD)
+
+
+def places(history_mask: Tensor) -> Tensor:
+    """Places from the newest, 1, so that each means the same whatever came before it; 0 for none.
+
+    Shapes: (B, L) int64.
+    """
+    # Whole numbers: an accelerator adds up others in an order of its own.
+    is_there_BL = history_mask.long()
+    counted_BL = is_there_BL.flip(1).cumsum(1).flip(1) * is_there_BL
+    return counted_BL.clamp(max=NUM_PLACES - 1)
 
 
 @dataclass(frozen=True)

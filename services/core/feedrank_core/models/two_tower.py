@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from feedrank_core.features.encoding import FeatureSchema
 from feedrank_core.models.bag_tower import BagTower
 from feedrank_core.models.item_tower import ItemTower, history_vectors
-from feedrank_core.models.sequence_tower import Asked, SequenceTower
-from feedrank_core.models.user_tower import UserTower
+from feedrank_core.models.sequence_tower import SequenceTower
+from feedrank_core.models.user_tower import Asked, UserTower
 
 MASKED_LOGIT = -1e9
 

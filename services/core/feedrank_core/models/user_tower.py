@@ -1,11 +1,13 @@
 """The user tower: a reader's last actions and profile as one vector; no table of user ids.
 
-B readers, L = HISTORY_LENGTH actions, H queries, D = EMBEDDING_DIM, F dense features.
+B histories, Q places that are asked, K of them at most of one history, L actions, H queries,
+D = EMBEDDING_DIM, F dense features.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -58,32 +60,58 @@ def age_buckets(age_s: Tensor) -> Tensor:
     return (torch.log1p(age_s) * AGE_BUCKETS_PER_E_FOLD).long().clamp(max=NUM_AGE_BUCKETS - 1)
 
 
-def places(history_mask: Tensor) -> Tensor:
-    """Places from the newest, 1, so that each means the same whatever came before it; 0 for none.
+@dataclass(frozen=True)
+class Asked:
+    """Which places of which histories are asked, and when.
 
-    Shapes: (B, L) int64.
+    Shapes: history (Q,) int64 into B, ascending; place (Q,) int64 into L, -1 for a reader without a
+    history; age_s (Q,) float32, how long before the history's own "now".
     """
-    # Whole numbers: an accelerator adds up others in an order of its own.
-    is_there_BL = history_mask.long()
-    counted_BL = is_there_BL.flip(1).cumsum(1).flip(1) * is_there_BL
-    return counted_BL.clamp(max=NUM_PLACES - 1)
+
+    history: Tensor
+    place: Tensor
+    age_s: Tensor
+
+    def to(self, device: torch.device) -> Asked:
+        """The same on a device."""
+        return Asked(self.history.to(device), self.place.to(device), self.age_s.to(device))
+
+    @classmethod
+    def now(cls, history_mask: Tensor) -> Asked:
+        """Every history at its newest place and its own "now"."""
+        rows = torch.arange(history_mask.shape[0], device=history_mask.device)
+        last = torch.full_like(rows, history_mask.shape[1] - 1)
+        return cls(rows, last, torch.zeros_like(history_mask[:, 0]))
 
 
-class Actions(nn.Module):
-    """Each action of a history: its item, what was done, how long ago, how many came since."""
+@dataclass(frozen=True)
+class Seen:
+    """What the K places that are asked of each history see of its actions.
 
-    def __init__(self, schema: FeatureSchema) -> None:
-        super().__init__()
-        self.kinds = table(len(schema.actions) + 2, EMBEDDING_DIM)
-        self.ages = table(NUM_AGE_BUCKETS, EMBEDDING_DIM, padding=None)
-        self.places = table(NUM_PLACES, EMBEDDING_DIM, padding=None)
+    Shapes: is_there_BKL (B, K, L) float32; place_BKL int64 from the newest that is seen, 1; age_BKL
+    int64 buckets.
+    """
 
-    def forward(
-        self, item_BLD: Tensor, kind_BL: Tensor, age_s_BL: Tensor, place_BL: Tensor
-    ) -> Tensor:
-        """Shapes: (B, L, D)."""
-        ages_BLD, places_BLD = self.ages(age_buckets(age_s_BL)), self.places(place_BL)
-        return item_BLD + self.kinds(kind_BL) + ages_BLD + places_BLD
+    is_there_BKL: Tensor
+    place_BKL: Tensor
+    age_BKL: Tensor
+
+    @classmethod
+    def of(
+        cls, asked_BK: Tensor, age_s_BK: Tensor, history_ages_s: Tensor, history_mask: Tensor
+    ) -> Seen:
+        """Shapes: (B, K) each, (B, L) each."""
+        step_L = torch.arange(history_mask.shape[1], device=history_mask.device)
+        is_earlier_BKL = (step_L <= asked_BK.unsqueeze(2)).to(history_mask.dtype)
+        is_there_BKL = is_earlier_BKL * history_mask.unsqueeze(1)
+        # Whole numbers: an accelerator adds up others in an order of its own.
+        since_BKL = is_there_BKL.long().flip(2).cumsum(2).flip(2)
+        age_s_BKL = (history_ages_s.unsqueeze(1) - age_s_BK.unsqueeze(2)).clamp(min=0.0)
+        return cls(
+            is_there_BKL,
+            since_BKL.clamp(min=1, max=NUM_PLACES - 1),
+            age_buckets(age_s_BKL),
+        )
 
 
 class UserTower(nn.Module):
@@ -91,6 +119,8 @@ class UserTower(nn.Module):
 
     The mean of the history, newer actions first, reaches the output as it is: the tower starts as
     an item-to-item recommender and learns from there, so that few examples do for a good feed.
+    An action is read by what it is; how long ago it was, and how many came since, only weigh it. So
+    training reads a history once and asks it wherever a positive lies.
     """
 
     def __init__(
@@ -98,7 +128,9 @@ class UserTower(nn.Module):
     ) -> None:
         super().__init__()
         self.cosine = cosine
-        self.actions = Actions(schema)
+        self.kinds = table(len(schema.actions) + 2, EMBEDDING_DIM)
+        self.ages = table(NUM_AGE_BUCKETS, NUM_QUERIES, padding=None)
+        self.places = table(NUM_PLACES, NUM_QUERIES, padding=None)
         self.profile = Profile(schema)
         width = self.profile.width
         self.norm = nn.LayerNorm(EMBEDDING_DIM)
@@ -131,34 +163,73 @@ class UserTower(nn.Module):
         interests: Tensor,
         dense: Tensor,
     ) -> Tensor:
-        """The vectors. Shapes: (B, D)."""
-        profile_BW = self.profile(profile, interests, dense)
-        mask_BL1 = history_mask.unsqueeze(2)
-        place_BL = places(history_mask)
-        event_BLD = self.norm(
-            self.actions(history_vectors, history_actions, history_ages_s, place_BL)
-        )
-        newest_BL1 = (place_BL == 1).to(mask_BL1.dtype).unsqueeze(2) * mask_BL1
-        newest_BD = (event_BLD * newest_BL1).sum(dim=1)
-        mean_BD = self.recent_mean(event_BLD, history_actions, place_BL, mask_BL1)
-        read_BW = self.attend(event_BLD, mask_BL1, torch.cat([profile_BW, newest_BD], dim=1))
-        mixed_BD = self.mix(torch.cat([profile_BW, read_BW, newest_BD, mean_BD], dim=1))
-        return as_reader(mixed_BD + self.residual(mean_BD), cosine=self.cosine)
+        """The vectors now. Shapes: (B, D)."""
+        now = Asked.now(history_mask)
+        seen = Seen.of(now.place.unsqueeze(1), now.age_s.unsqueeze(1), history_ages_s, history_mask)
+        profile_BKW = self.profile(profile, interests, dense).unsqueeze(1)
+        event_BLD = self.norm(history_vectors + self.kinds(history_actions))
+        return self.read(event_BLD, history_actions, seen, profile_BKW).squeeze(1)
 
-    def recent_mean(
-        self, event_BLD: Tensor, action_BL: Tensor, place_BL: Tensor, mask_BL1: Tensor
+    def at(
+        self,
+        asked: Asked,
+        history_vectors: Tensor,
+        history_actions: Tensor,
+        history_ages_s: Tensor,
+        history_mask: Tensor,
+        profile: Tensor,
+        interests: Tensor,
+        dense: Tensor,
     ) -> Tensor:
-        """The mean action, weighed by what was done and how many came since. Shapes: (B, D)."""
-        place_BL1 = place_BL.clamp(min=1).to(mask_BL1.dtype).unsqueeze(2)
-        weight_BL1 = torch.exp(self.weights(action_BL) - self.decay * torch.log(place_BL1))
-        weight_BL1 = weight_BL1 * mask_BL1
-        return (event_BLD * weight_BL1).sum(dim=1) / weight_BL1.sum(dim=1).clamp(min=1e-6)
+        """The vectors at the places that are asked; profiles are of that time.
 
-    def attend(self, event_BLD: Tensor, mask_BL1: Tensor, query_BW: Tensor) -> Tensor:
-        """What each query reads of the history. Shapes: (B, H * D)."""
-        query_BHD = self.query(query_BW).view(-1, NUM_QUERIES, EMBEDDING_DIM)
-        score_BHL = query_BHD @ self.keys(event_BLD).transpose(1, 2) / math.sqrt(EMBEDDING_DIM)
-        score_BHL = score_BHL + (1 - mask_BL1.transpose(1, 2)) * MASKED
-        # An empty history leaves a uniform softmax over padding: the mask on values empties it.
-        value_BLD = self.values(self.dropout(event_BLD)) * mask_BL1
-        return (torch.softmax(score_BHL, dim=2) @ value_BLD).flatten(1)
+        Shapes: histories (B, ...), profile, interests and dense (Q, ...), to (Q, D).
+        """
+        count_B = torch.bincount(asked.history, minlength=len(history_mask))
+        first_B = count_B.cumsum(0) - count_B
+        widest = int(count_B.max())
+        column_Q = torch.arange(len(asked.history), device=history_mask.device)
+        flat_Q = asked.history * widest + column_Q - first_B[asked.history]
+
+        def by_history(value_Q: Tensor, fill: float = 0) -> Tensor:
+            shape = (len(history_mask) * widest, *value_Q.shape[1:])
+            filled = value_Q.new_full(shape, fill).index_copy(0, flat_Q, value_Q)
+            return filled.view(len(history_mask), widest, *value_Q.shape[1:])
+
+        seen = Seen.of(
+            by_history(asked.place, -1), by_history(asked.age_s), history_ages_s, history_mask
+        )
+        profile_BKW = by_history(self.profile(profile, interests, dense))
+        event_BLD = self.norm(history_vectors + self.kinds(history_actions))
+        vector_BKD = self.read(event_BLD, history_actions, seen, profile_BKW)
+        return vector_BKD.flatten(0, 1).index_select(0, flat_Q)
+
+    def read(self, event_BLD: Tensor, action_BL: Tensor, seen: Seen, profile_BKW: Tensor) -> Tensor:
+        """The vectors of every place that is asked. Shapes: (B, K, D)."""
+        is_newest_BKL = (seen.place_BKL == 1).to(event_BLD.dtype) * seen.is_there_BKL
+        newest_BKD = is_newest_BKL @ event_BLD
+        mean_BKD = self.recent_mean(event_BLD, action_BL, seen)
+        read_BKW = self.attend(event_BLD, seen, torch.cat([profile_BKW, newest_BKD], dim=2))
+        mixed_BKD = self.mix(torch.cat([profile_BKW, read_BKW, newest_BKD, mean_BKD], dim=2))
+        return as_reader(mixed_BKD + self.residual(mean_BKD), cosine=self.cosine)
+
+    def recent_mean(self, event_BLD: Tensor, action_BL: Tensor, seen: Seen) -> Tensor:
+        """The mean action, weighed by what was done and how many came since. Shapes: (B, K, D)."""
+        of_kind_B1L = self.weights(action_BL).transpose(1, 2)
+        log_place_BKL = torch.log(seen.place_BKL.to(event_BLD.dtype))
+        weight_BKL = torch.exp(of_kind_B1L - self.decay * log_place_BKL) * seen.is_there_BKL
+        return (weight_BKL @ event_BLD) / weight_BKL.sum(dim=2, keepdim=True).clamp(min=1e-6)
+
+    def attend(self, event_BLD: Tensor, seen: Seen, query_BKW: Tensor) -> Tensor:
+        """What each query reads of what is seen. Shapes: (B, K, H * D)."""
+        num_places = query_BKW.shape[1]
+        query_BRD = self.query(query_BKW).view(-1, num_places * NUM_QUERIES, EMBEDDING_DIM)
+        score_BRL = query_BRD @ self.keys(event_BLD).transpose(1, 2) / math.sqrt(EMBEDDING_DIM)
+        of_time_BKLH = self.ages(seen.age_BKL) + self.places(seen.place_BKL)
+        hidden_BK1L = ((1 - seen.is_there_BKL) * MASKED).unsqueeze(2)
+        score_BKHL = score_BRL.view(-1, num_places, NUM_QUERIES, event_BLD.shape[1])
+        score_BKHL = score_BKHL + of_time_BKLH.transpose(2, 3) + hidden_BK1L
+        # Where nothing is seen the softmax is uniform over what is hidden: the mask empties it.
+        share_BKHL = torch.softmax(score_BKHL, dim=3) * seen.is_there_BKL.unsqueeze(2)
+        read_BRD = share_BKHL.flatten(1, 2) @ self.values(self.dropout(event_BLD))
+        return read_BRD.view(-1, num_places, NUM_QUERIES * EMBEDDING_DIM)
