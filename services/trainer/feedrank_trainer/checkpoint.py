@@ -12,7 +12,7 @@ from feedrank_core.runtime.atomic import replacing
 
 State = dict[str, Any]
 """Tensors, numbers, words, and dictionaries and lists of them."""
-FORMAT = 2
+FORMAT = 3
 """Another number wherever a state holds something else than before."""
 
 
