@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from feedrank_core.evaluation.bootstrap import paired_difference
 from feedrank_core.runtime.home import Home
+from feedrank_trainer.comparison import measure
 from feedrank_trainer.progress import epoch_report
 
 from feedrank_cli.bench.picture import require_drawing
@@ -19,7 +20,7 @@ from feedrank_cli.quality.changing import ChangeError, changed
 from feedrank_cli.quality.picture import draw
 from feedrank_cli.quality.published import known_as
 from feedrank_cli.quality.reading import DataError
-from feedrank_cli.quality.task import Outcome, Task, mean_values, popularity, run_seed
+from feedrank_cli.quality.task import Outcome, Task, Values, mean_values, popularity, run_seed
 from feedrank_cli.quality.trade_off import Curves
 
 NAME = "quality"
@@ -104,6 +105,7 @@ def tell(report: Report, task: Task, outcomes: list[Outcome], *, prefix: str = "
     lead = paired_difference(of_readers[task.watched], floors[task.watched], seed=report.seed)
     report.figure(f"{prefix}{task.watched}_over_popularity_low", lead.low)
     report.bound(f"{prefix}{task.watched}_over_popularity_low", ">", 0.0)
+    tell_peers(report, task, of_readers, prefix=prefix)
     slices.tell(report, task, outcomes, floors, prefix=prefix)
     variety.tell(report, task, outcomes, measured, prefix=prefix)
     report.figure(f"{prefix}validated", float(np.mean([one.validated for one in outcomes])))
@@ -119,3 +121,21 @@ def tell(report: Report, task: Task, outcomes: list[Outcome], *, prefix: str = "
     for other in known.published:
         for metric, value in other.figures.items():
             report.publish(f"{prefix}{metric}", other.model, value, other.source)
+
+
+def tell_peers(report: Report, task: Task, ours: Values, *, prefix: str) -> None:
+    """Add what the task's peers reach, and our lead over each, reader by reader.
+
+    Where the split is the usual one the mean lead must not be below nothing.
+    """
+    for name, fitted in task.peers.items():
+        contender = fitted(task, seed=report.seed)
+        theirs = measure(task.final.holdout, contender, with_auc=False, metrics=task.metrics).values
+        for metric in task.metrics:
+            report.floor(f"{prefix}{name}_{metric}", theirs[metric].mean())
+            lead = paired_difference(ours[metric], theirs[metric], seed=report.seed)
+            over = f"{prefix}{metric}_over_{name}"
+            report.figure(over, lead.mean)
+            report.figure(f"{over}_low", lead.low)
+            if task.is_usual_split:
+                report.bound(over, ">=", 0.0)

@@ -20,6 +20,7 @@ from feedrank_trainer.holdout import Holdout, binary, matrix, pairs_of
 from feedrank_trainer.presets import PRESETS
 from scipy import sparse
 
+from feedrank_cli.quality.als import tuned_als
 from feedrank_cli.quality.reading import DataError
 from feedrank_cli.quality.task import Fold, Task, with_ids_of
 
@@ -72,6 +73,7 @@ def prepare(path: Path, splits: Iterable[str] = (BY_READER, BY_TIME)) -> dict[st
             metrics=("ndcg_at_10", "recall_at_20"),
             watched="ndcg_at_10",
             is_usual_split=name == BY_READER,
+            peers={"als": tuned_als},
             facts={
                 "users": len(np.unique(ratings.user)),
                 "items": len(ratings.columns["item_id"]),

@@ -11,7 +11,7 @@ from feedrank_core.evaluation.baselines import Popularity
 from feedrank_core.features.encoding import FeatureSchema
 from feedrank_core.models.two_tower import TwoTower
 from feedrank_trainer.batching import ItemInputs, Source
-from feedrank_trainer.comparison import Measured, measure, ndcg, towers
+from feedrank_trainer.comparison import Contender, Measured, measure, ndcg, towers
 from feedrank_trainer.configuration import TrainingConfig
 from feedrank_trainer.examples import Examples
 from feedrank_trainer.holdout import Holdout, binary, matrix, pairs_of
@@ -46,7 +46,8 @@ class Task:
 
     `tuning` decides when to stop, by its NDCG `watched`. With `refit` the towers then learn anew
     from all of `final`, for as many epochs; without, those of the best epoch are measured.
-    `is_usual_split` says whether published figures are of this split.
+    `is_usual_split` says whether published figures are of this split. `peers` are models of others,
+    tuned on the same validation when the towers are measured.
     """
 
     schema: FeatureSchema
@@ -58,6 +59,7 @@ class Task:
     watched: str
     is_usual_split: bool = True
     facts: dict[str, float] = field(default_factory=dict)
+    peers: dict[str, Callable[..., Contender]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
