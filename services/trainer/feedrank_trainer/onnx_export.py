@@ -14,10 +14,13 @@ from feedrank_core.features.encoding import HISTORY_LENGTH, ITEM_INPUTS, USER_IN
 from feedrank_core.models.two_tower import TwoTower
 from torch import nn
 
+from feedrank_trainer.examples import read_shard
+
 TOLERANCE = 1e-4
 """Largest difference between torch and onnxruntime; float32 sums in another order."""
 
 OUTPUT = "vector"
+PARITY_ROWS = 64
 
 
 class ParityError(RuntimeError):
@@ -31,12 +34,18 @@ def export_encoders(
     users: dict[str, np.ndarray],
 ) -> None:
     """Write both encoders with a dynamic batch. Raises: ParityError."""
-    history = np.random.default_rng(0).normal(
-        size=(len(users["dense"]), HISTORY_LENGTH, EMBEDDING_DIM)
-    )
-    users = {"history_vectors": history.astype(np.float32), **users}
     export(model.items, bundle / Part.ITEM_ENCODER, {n: items[n] for n in ITEM_INPUTS})
-    export(model.users, bundle / Part.USER_ENCODER, {n: users[n] for n in USER_INPUTS})
+    export(model.users, bundle / Part.USER_ENCODER, users)
+
+
+def user_inputs_of(shard: Path) -> dict[str, np.ndarray]:
+    """What the user encoder reads for the first examples of a shard, with vectors by chance."""
+    piece = next(read_shard(shard, rows=PARITY_ROWS))
+    size = (len(piece["user"]), HISTORY_LENGTH, EMBEDDING_DIM)
+    vectors = np.random.default_rng(0).normal(size=size).astype(np.float32)
+    mask = (piece["history"] >= 0).astype(np.float32)
+    found = piece | {"history_vectors": vectors, "history_mask": mask}
+    return {name: found[name] for name in USER_INPUTS}
 
 
 def export(tower: nn.Module, path: Path, inputs: dict[str, np.ndarray]) -> None:

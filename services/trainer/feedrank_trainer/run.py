@@ -21,20 +21,19 @@ from feedrank_core.features.encoding import FeatureSchema, encode_items
 from feedrank_core.models.two_tower import TwoTower
 from feedrank_core.runtime.bundle_store import Bundle, BundleStore
 
-from feedrank_trainer.batching import USER_FIELDS, ItemInputs
+from feedrank_trainer.batching import ItemInputs
 from feedrank_trainer.catalogue import Catalogue
 from feedrank_trainer.checkpoint import Checkpoint
 from feedrank_trainer.comparison import baselines, compare, ndcg, towers
 from feedrank_trainer.configuration import TrainingConfig
-from feedrank_trainer.examples import Shards, read_shard, select
+from feedrank_trainer.examples import Shards
 from feedrank_trainer.holdout import Holdout, holdout_from, triples
-from feedrank_trainer.onnx_export import export_encoders
+from feedrank_trainer.onnx_export import PARITY_ROWS, export_encoders, user_inputs_of
 from feedrank_trainer.pairs import PAIRS, SCHEMA, SEGMENTS, SUMMARY
 from feedrank_trainer.popularity import popular_lists
 from feedrank_trainer.ranks import Ranks
 from feedrank_trainer.training import Epoch, fit
 
-PARITY_ROWS = 64
 REFIT_EPOCHS = 1
 """After the evaluation: one pass over everything, so that the bundle knows the newest actions.
 
@@ -236,9 +235,8 @@ def write_bundle(
     (path / Part.FEATURE_SCHEMA).write_text(prepared.schema.model_dump_json(indent=2))
     (path / Part.METRICS).write_bytes(orjson.dumps(metrics, option=orjson.OPT_INDENT_2))
     (path / Part.POPULAR).write_text(popular_of(prepared, path).model_dump_json())
-    piece = select_first(prepared)
     head = {name: values[:PARITY_ROWS] for name, values in items.items()}
-    export_encoders(model, path, head, piece)
+    export_encoders(model, path, head, user_inputs_of(prepared.shards[0]))
     return store.seal(
         Manifest(
             bundle_id=bundle_id,
@@ -264,11 +262,3 @@ def popular_of(prepared: Prepared, path: Path) -> PopularLists:
         created_s_N=np.load(path / Part.ITEM_CREATED),
         as_of_s=prepared.as_of.timestamp(),
     )
-
-
-def select_first(prepared: Prepared) -> dict[str, np.ndarray]:
-    """User inputs of the first examples, for the parity check."""
-    piece = next(iter(read_shard(prepared.shards[0], rows=PARITY_ROWS)))
-    piece = select(piece, np.arange(len(piece["user"])))
-    mask = (piece["history"] >= 0).astype(np.float32)
-    return {**{name: piece[name] for name in USER_FIELDS}, "history_mask": mask}

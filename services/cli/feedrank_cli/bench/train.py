@@ -12,12 +12,16 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from feedrank_core.contracts.bundle import Part
+from feedrank_core.models.two_tower import TwoTower
 from feedrank_core.runtime.home import Home
 from feedrank_trainer.batching import ItemInputs, assemble, steps
 from feedrank_trainer.checkpoint import Checkpoint
 from feedrank_trainer.configuration import TrainingConfig
 from feedrank_trainer.examples import Examples, Shards, select
+from feedrank_trainer.onnx_export import export, user_inputs_of
 from feedrank_trainer.presets import PRESETS
+from feedrank_trainer.ranking.export import open_scorer
 from feedrank_trainer.ranks import Ranks
 from feedrank_trainer.settings import Settings
 from feedrank_trainer.training import Training, make_repeatable, new_model
@@ -39,6 +43,7 @@ BYTES_PER_EXAMPLE = 250
 BYTES_PER_ITEM = 500
 """Of a checkpoint: two buckets of 64 numbers at most."""
 CURVE_POINTS = 50
+ENCODED, ENCODE_MS_BOUND = 2000, 2.0
 
 
 @dataclass
@@ -98,10 +103,12 @@ def run(
         began = time.monotonic()
         Checkpoint(Path(folder) / "checkpoint", {}).save(training.state(), {})
         report.figure("checkpoint_s", time.monotonic() - began)
+        tell_encoder(report, training.model.eval(), paths[0])
     # Linux counts in KiB.
     report.figure("peak_memory_gb", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
     report.bound("samples_per_s", ">=", SAMPLES_PER_S_BOUND)
     report.bound("loss_fell_by", ">", 0.0)
+    report.bound("encode_one_p99_ms", "<", ENCODE_MS_BOUND)
     if picture is not None:
         draw(picture, losses, int(report.figures["samples"]))
     return report
@@ -136,6 +143,24 @@ def learn(report: Report, training: Training, source: Limited) -> np.ndarray:
     report.figure("last_loss", curve[-1])
     report.figure("loss_fell_by", curve[0] - curve[-1])
     return curve
+
+
+def tell_encoder(report: Report, model: TwoTower, shard: Path) -> None:
+    """Add how long the exported user encoder takes for one reader, on one thread."""
+    users = user_inputs_of(shard)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / Part.USER_ENCODER
+        export(model.users, path, users)
+        session = open_scorer(path)
+    took_ms = []
+    for n in range(ENCODED):
+        row = n % len(users["dense"])
+        one = {name: values[row : row + 1] for name, values in users.items()}
+        began = time.perf_counter()
+        session.run(None, one)
+        took_ms.append(1e3 * (time.perf_counter() - began))
+    for name, percentile in (("p50", 50), ("p99", 99)):
+        report.figure(f"encode_one_{name}_ms", float(np.percentile(took_ms, percentile)))
 
 
 def draw(path: Path, curve: np.ndarray, samples: int) -> None:
