@@ -147,11 +147,20 @@ def test_with_a_temperature_readers_are_directions_also_without_history(history)
     torch.testing.assert_close(vectors[:, -1], torch.ones(2))
 
 
+@pytest.mark.parametrize("history", sorted(USER_TOWERS))
+def test_what_everybody_likes_is_added_to_dot_products_too(history):
+    schema = FeatureSchema()
+    model = TwoTower(schema, dropout=0.0, id_dropout=0.0, history=history).eval()
+    users = encode_users(schema, {}, History.empty(2), now_s=0.0)
+    vectors = model.users(**{name: torch.from_numpy(users[name]) for name in USER_INPUTS})
+    torch.testing.assert_close(vectors[:, -1], torch.ones(2))
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.1])
-def test_only_for_cosines_no_id_begins_as_liked_by_everybody(temperature):
+def test_no_id_begins_as_liked_by_everybody(temperature):
     model = TwoTower(FeatureSchema(), dropout=0.0, id_dropout=0.0, temperature=temperature)
-    liked = model.items.ids.weight[:, -1]
-    assert bool(liked.any()) == (temperature == 0)
+    assert not model.items.ids.weight[:, -1].any()
+    assert model.items.ids.weight[:, :-1].any()
 
 
 def test_the_id_of_an_untrained_item_says_nothing():

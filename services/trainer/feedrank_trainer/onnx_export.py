@@ -45,7 +45,8 @@ def user_inputs_of(shard: Path) -> dict[str, np.ndarray]:
     vectors = np.random.default_rng(0).normal(size=size).astype(np.float32)
     mask = (piece["history"] >= 0).astype(np.float32)
     found = piece | {"history_vectors": vectors, "history_mask": mask}
-    return {name: found[name] for name in USER_INPUTS}
+    # Of a file's own memory torch would warn: nothing may write there.
+    return {name: found[name].copy() for name in USER_INPUTS}
 
 
 def export(tower: nn.Module, path: Path, inputs: dict[str, np.ndarray]) -> None:

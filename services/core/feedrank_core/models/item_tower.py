@@ -46,10 +46,10 @@ def mean_of_bag(embedding: nn.Embedding, ids: Tensor) -> Tensor:
 
 
 def as_item(vector_ND: Tensor, *, cosine: bool) -> Tensor:
-    """The item tower's last step.
+    """The item tower's last step; the last number is how much everybody likes the item.
 
-    For cosines a direction, and one number more for how much everybody likes the item: of vectors
-    of one length nothing else could tell a hit from a rarity that means the same. Shapes: (N, D).
+    For cosines the others are a direction: of vectors of one length nothing else could tell a hit
+    from a rarity that means the same. Shapes: (N, D).
     """
     if not cosine:
         return vector_ND
@@ -57,14 +57,12 @@ def as_item(vector_ND: Tensor, *, cosine: bool) -> Tensor:
 
 
 def as_reader(vector: Tensor, *, cosine: bool) -> Tensor:
-    """A user tower's last step: for cosines a direction, and 1 for what everybody likes.
+    """A user tower's last step: 1 for what everybody likes, and for cosines a direction before it.
 
     Shapes: (..., D).
     """
-    if not cosine:
-        return vector
-    direction = nn.functional.normalize(vector[..., :-1], dim=-1)
-    return torch.cat([direction, torch.ones_like(vector[..., -1:])], dim=-1)
+    taste = nn.functional.normalize(vector[..., :-1], dim=-1) if cosine else vector[..., :-1]
+    return torch.cat([taste, torch.ones_like(vector[..., -1:])], dim=-1)
 
 
 def vectors_at(item_UD: Tensor, place: Tensor) -> Tensor:
@@ -118,9 +116,8 @@ class ItemTower(nn.Module):
         self.cosine = cosine
         self.id_dropout = id_dropout
         self.ids = table(schema.num_id_buckets, EMBEDDING_DIM, padding=None, sparse=True)
-        if cosine:
-            with torch.no_grad():
-                self.ids.weight[:, -1].zero_()
+        with torch.no_grad():
+            self.ids.weight[:, -1].zero_()
         self.types = table(len(schema.item_types) + 2, FIELD_DIM)
         self.categories = table(len(schema.categories) + 2, FIELD_DIM)
         self.languages = table(len(schema.languages) + 2, FIELD_DIM)

@@ -67,8 +67,8 @@ USER_TOWERS = {"attention": UserTower, "bag": BagTower, "sequence": SequenceTowe
 class TwoTower(nn.Module):
     """Item and user tower joined by a dot product.
 
-    With a temperature scores are cosines over it, and what everybody likes (`as_item`); without, 0,
-    the scale of the dot products is learned.
+    With a temperature scores are cosines over it; without, 0, the scale of the dot products is
+    learned. What everybody likes is added to either (`as_item`).
     """
 
     def __init__(
