@@ -97,7 +97,7 @@ def log_frequencies(
     source: Source, num_items: int, config: TrainingConfig, ranks: Ranks
 ) -> np.ndarray:
     """Log of the expected columns of a batch that hold each item. Shapes: (N,) float32."""
-    uniform = config.num_uniform / num_items
+    uniform = config.num_uniform / (config.against or num_items)
     if not config.in_batch:
         return np.full(num_items, np.log(uniform), np.float32)
     counts, num_histories = np.zeros(num_items), 0
