@@ -75,3 +75,13 @@ def test_related_words_share_ngrams_and_every_id_is_in_range():
 
 def test_actions_have_ids_above_padding():
     assert action_ids(schema(), ["view", "unheard-of"]).tolist() == [2, 1]
+
+
+def test_with_more_rows_an_item_fewer_items_share_one():
+    ids = {"item_id": [str(n) for n in range(2000)]}
+    shared = []
+    for rows in (2, 16):
+        schema = FeatureSchema.fit(ids, {}, rows_an_item=rows)
+        _, num_items = np.unique(encode_items(schema, ids)["id_buckets"], return_counts=True)
+        shared.append((num_items > 1).mean())
+    assert shared[1] < 0.1 < shared[0]

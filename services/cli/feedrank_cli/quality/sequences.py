@@ -24,6 +24,8 @@ from feedrank_cli.quality.task import Fold, Task, few, holdout_of, with_ids_of
 
 CONFIG = PRESETS["sequences"]
 SPLIT_SEED = 0
+ROWS_AN_ITEM = 16
+"""Ids that were met a few times cannot make up for rows that others pull at."""
 MIN_ITEMS = 3
 ATTRIBUTES = "_item2attributes.json"
 
@@ -44,7 +46,7 @@ def prepare(path: Path) -> dict[str, Task]:
     if attributes.exists():
         found = read_attributes(attributes)
         columns["tags"] = [found.get(item_id, []) for item_id in columns["item_id"]]
-    schema = FeatureSchema.fit(columns, {})
+    schema = FeatureSchema.fit(columns, {}, rows_an_item=ROWS_AN_ITEM)
     order = np.lexsort((place, lines.user))
     user, item, place, num_after = (c[order] for c in (lines.user, item, place, num_after))
     whole = Log(user, item, np.full(len(user), FIRST_WORD), place.astype(float), place > 0)

@@ -81,15 +81,23 @@ class FeatureSchema(Message):
 
     @classmethod
     def fit(
-        cls, items: Columns, users: Columns, *, user_dense: Iterable[str] = ()
+        cls,
+        items: Columns,
+        users: Columns,
+        *,
+        user_dense: Iterable[str] = (),
+        rows_an_item: int = 2,
     ) -> FeatureSchema:
-        """The schema of a catalogue and its readers: vocabularies as seen, tables to measure."""
+        """The schema of a catalogue and its readers: vocabularies as seen, tables to measure.
+
+        With more `rows_an_item` fewer items share one of their two rows with another.
+        """
         num_items = len(items["item_id"])
         return cls(
             categories=vocabulary(items.get("category", ())),
             languages=vocabulary(items.get("language", ())),
             countries=vocabulary(users.get("country", ())),
-            num_id_buckets=power_of_two(2 * num_items, low=1024, high=1 << 22),
+            num_id_buckets=power_of_two(rows_an_item * num_items, low=1024, high=1 << 22),
             num_creator_buckets=power_of_two(num_items // 2, low=256, high=1 << 18),
             user_dense=tuple(user_dense),
         )

@@ -170,7 +170,9 @@ class ItemTower(nn.Module):
         """
         if self.training and self.id_dropout > 0:
             id_weight = id_weight * (torch.rand_like(id_weight) >= self.id_dropout)
-        id_ND = self.ids(id_buckets).sum(dim=1) * id_weight
+        row_NPD = self.ids(id_buckets)
+        # A step moves each row as far as a tag: beside those an id must not move twice as far.
+        id_ND = (row_NPD.sum(dim=1) if self.kin is None else row_NPD.mean(dim=1)) * id_weight
         fields = [
             self.types(categorical[:, 0]),
             self.categories(categorical[:, 1]),
