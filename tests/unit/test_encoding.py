@@ -75,3 +75,11 @@ def test_related_words_share_ngrams_and_every_id_is_in_range():
 
 def test_actions_have_ids_above_padding():
     assert action_ids(schema(), ["view", "unheard-of"]).tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("num_items", "num_rows"),
+    [(2_000, 1 << 15), (60_000, 1 << 18), (200_000, 1 << 19), (10_000_000, 1 << 22)],
+)
+def test_items_share_few_rows_while_the_table_is_small(num_items, num_rows):
+    assert FeatureSchema.fit({"item_id": range(num_items)}, {}).num_id_buckets == num_rows

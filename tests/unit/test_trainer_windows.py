@@ -1,13 +1,16 @@
 """A history that is read once and asked at every place tells what each example alone would."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from feedrank_core.features.encoding import FeatureSchema, encode_items
 from feedrank_core.models.two_tower import TwoTower
-from feedrank_trainer.batching import Step, assemble, steps
+from feedrank_trainer.batching import Step, assemble, log_frequencies, steps
 from feedrank_trainer.configuration import TrainingConfig
 from feedrank_trainer.examples import InMemory, Log, examples_of
+from feedrank_trainer.ranks import Ranks
 from feedrank_trainer.windows import Windows
 
 NUM_ITEMS, NOON_S = 30, 1.7e9
@@ -112,3 +115,13 @@ def test_no_example_reads_itself_however_ages_are_rounded(apart_s):
 def test_a_sequence_cannot_lose_actions_that_others_have_read():
     with pytest.raises(ValueError, match="history_dropout=0"):
         TrainingConfig(history="sequence", history_dropout=0.1)
+
+
+@pytest.mark.parametrize(("against", "each"), [(0, 8 / NUM_ITEMS), (16, 8 / 16)])
+def test_drawn_negatives_stand_for_all_items_or_for_as_many_as_are_asked_for(against, each):
+    source = InMemory(examples_of(log_of([3], apart_s=3600.0)))
+    config = replace(CONFIG, against=against)
+    found = log_frequencies(source, NUM_ITEMS, config, Ranks())
+    np.testing.assert_allclose(found, np.log(each), rtol=1e-6)
+    with pytest.raises(ValueError, match="against needs in_batch=False"):
+        TrainingConfig(against=16)

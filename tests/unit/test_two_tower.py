@@ -174,6 +174,19 @@ def test_the_id_of_an_untrained_item_says_nothing():
         assert torch.allclose(first, second, atol=1e-6) is same
 
 
+@pytest.mark.parametrize("tags", [["a"], ["a", "b"]])
+def test_with_kin_items_of_the_same_tags_are_alike_before_they_are_learned(tags):
+    torch.manual_seed(0)
+    schema = FeatureSchema()
+    model = TwoTower(schema, dropout=0.0, id_dropout=0.0, kin=True).eval()
+    columns = {"item_id": ["x", "y", "z"], "tags": [tags, tags[::-1], ["c"]]}
+    inputs = encode_items(schema, columns, trained=np.zeros(3, bool))
+    inputs = {name: torch.from_numpy(values) for name, values in inputs.items()}
+    first, second, other = model.items(**inputs)
+    torch.testing.assert_close(first, second)
+    assert first @ second > first @ other
+
+
 @pytest.mark.parametrize("history", ["attention", "sequence"])
 def test_an_untrained_tower_ranks_first_what_is_like_the_newest_half_of_a_history(history):
     torch.manual_seed(0)

@@ -111,7 +111,7 @@ def log_frequencies(
 
     Shapes: (N,) float32.
     """
-    uniform = config.num_uniform / num_items
+    uniform = config.num_uniform / (config.against or num_items)
     if not config.log_q:
         return np.zeros(num_items, np.float32)
     if not config.in_batch:

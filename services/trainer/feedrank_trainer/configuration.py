@@ -11,13 +11,15 @@ from feedrank_core.models.two_tower import LOSSES, USER_TOWERS
 class TrainingConfig:
     """First choices where docs/measurements.md has no ablation.
 
-    `id_dropout` is of `ItemTower` (its size is of decision 18). `in_batch` makes the positives of a
-    batch each other's negatives, and with `log_q` scores are corrected for how often each is drawn.
-    `loss` is a name of LOSSES, `history` of USER_TOWERS; a `temperature` of 0 means dot products of
-    a learned scale. `last_learning_rate` is the share of it left after all epochs, a straight line
-    from the first. What is measured and kept are the weights, or with `averaging` a running mean of
-    theirs over epochs, of which each epoch keeps this share. Of `pool` batches each takes histories
-    of like length. A batch is of `batch_size` examples; where the tower can be asked at places of a
+    `id_dropout` and `kin` are of `ItemTower` (the size of the first is of decision 18). `in_batch`
+    makes the positives of a batch each other's negatives, and with `log_q` scores are corrected for
+    how often each is drawn. Without `in_batch` a positive stands `against` so many items, however
+    many are drawn; 0 means all. `loss` is a name of LOSSES, `history` of USER_TOWERS, of which the
+    sequence tower has `num_blocks`; a `temperature` of 0 means dot products of a learned scale.
+    `last_learning_rate` is the share of it left after all epochs, a straight line from the first.
+    What is measured and kept are the weights, or with `averaging` a running mean of theirs over
+    epochs, of which each epoch keeps this share. Of `pool` batches each takes histories of like
+    length. A batch is of `batch_size` examples; where the tower can be asked at places of a
     history, of whole histories that hold as many, each read once.
 
     Raises: ValueError where a name is unknown, the tower cannot do what is asked, or a share is
@@ -33,10 +35,13 @@ class TrainingConfig:
     id_dropout: float = 0.3
     history_dropout: float = 0.1
     history: str = "attention"
+    num_blocks: int = 2
     temperature: float = 0.0
     loss: str = "softmax"
     log_q: bool = True
     in_batch: bool = True
+    against: int = 0
+    kin: bool = False
     last_learning_rate: float = 1.0
     averaging: float = 0.0
     pool: int = 1
@@ -49,6 +54,8 @@ class TrainingConfig:
                 raise ValueError(f"{field} must be one of {', '.join(known)}, not {name!r}")
         if self.history == "sequence" and self.history_dropout:
             raise ValueError("history='sequence' needs history_dropout=0: actions read each other")
+        if self.against and self.in_batch:
+            raise ValueError("against needs in_batch=False: positives of a batch are no sample")
         if not 0 <= self.averaging < 1:
             raise ValueError(f"averaging must be at least 0 and below 1, not {self.averaging}")
 

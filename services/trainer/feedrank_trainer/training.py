@@ -135,6 +135,8 @@ def new_model(schema: FeatureSchema, config: TrainingConfig) -> TwoTower:
         id_dropout=config.id_dropout,
         history=config.history,
         temperature=config.temperature,
+        kin=config.kin,
+        num_blocks=config.num_blocks,
     )
 
 

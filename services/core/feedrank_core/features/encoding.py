@@ -58,6 +58,9 @@ USER_INPUTS = (
     "dense",
 )  # fmt: skip
 
+SMALL_TABLE = 1 << 18
+"""Rows of ids that cost next to nothing: 64 MB."""
+
 
 class FeatureSchema(Message):
     """What the encoders of one bundle were trained to read; travels inside the bundle.
@@ -83,13 +86,19 @@ class FeatureSchema(Message):
     def fit(
         cls, items: Columns, users: Columns, *, user_dense: Iterable[str] = ()
     ) -> FeatureSchema:
-        """The schema of a catalogue and its readers: vocabularies as seen, tables to measure."""
+        """The schema of a catalogue and its readers: vocabularies as seen, tables to measure.
+
+        Each item has two rows of ids. The more rows there are, the fewer items share one of theirs:
+        sixteen an item where that makes no large table, and two where it would.
+        """
         num_items = len(items["item_id"])
         return cls(
             categories=vocabulary(items.get("category", ())),
             languages=vocabulary(items.get("language", ())),
             countries=vocabulary(users.get("country", ())),
-            num_id_buckets=power_of_two(2 * num_items, low=1024, high=1 << 22),
+            num_id_buckets=power_of_two(
+                max(2 * num_items, min(16 * num_items, SMALL_TABLE)), low=1024, high=1 << 22
+            ),
             num_creator_buckets=power_of_two(num_items // 2, low=256, high=1 << 18),
             user_dense=tuple(user_dense),
         )

@@ -45,6 +45,15 @@ def mean_of_bag(embedding: nn.Embedding, ids: Tensor) -> Tensor:
     return embedding(ids).sum(dim=1) / count_N1
 
 
+def root_of_bag(embedding: nn.Embedding, ids: Tensor) -> Tensor:
+    """The sum over the ids that are not padding, by the root of their number: as long as one.
+
+    Shapes: (N, L) to (N, D).
+    """
+    count_N1 = (ids != 0).sum(dim=1, keepdim=True).clamp(min=1)
+    return embedding(ids).sum(dim=1) * count_N1.rsqrt()
+
+
 def as_item(vector_ND: Tensor, *, cosine: bool) -> Tensor:
     """The item tower's last step; the last number is how much everybody likes the item.
 
@@ -108,10 +117,15 @@ class ItemTower(nn.Module):
     The id goes round the MLP as a residual: what is learned of an item from its readers is not
     squeezed through the layers that serve items nobody has read. `id_dropout` is the share of items
     shown without theirs in training, so that content alone must do.
-    Source: DropoutNet (Volkovs et al. 2017) for the last.
+    With `kin` each tag goes round it too, by a vector of its own: what an id has not learned yet
+    is begun by the items that share its tags.
+    Source: DropoutNet (Volkovs et al. 2017) for ids left out; factorisation machines (Rendle 2010)
+    for tags beside ids.
     """
 
-    def __init__(self, schema: FeatureSchema, *, id_dropout: float, cosine: bool = False) -> None:
+    def __init__(
+        self, schema: FeatureSchema, *, id_dropout: float, cosine: bool = False, kin: bool = False
+    ) -> None:
         super().__init__()
         self.cosine = cosine
         self.id_dropout = id_dropout
@@ -123,14 +137,16 @@ class ItemTower(nn.Module):
         self.languages = table(len(schema.languages) + 2, FIELD_DIM)
         self.creators = table(schema.num_creator_buckets, FIELD_DIM, sparse=True)
         self.tags = table(schema.num_tag_buckets, FIELD_DIM)
+        self.kin = table(schema.num_tag_buckets, EMBEDDING_DIM) if kin else None
         self.text = table(schema.num_text_buckets, TEXT_DIM)
         width = 5 * FIELD_DIM + TEXT_DIM + TEXT_VECTOR_DIM + IMAGE_VECTOR_DIM + 3
         self.content = nn.Sequential(
             nn.Linear(width, HIDDEN_DIM), nn.GELU(), nn.Linear(HIDDEN_DIM, EMBEDDING_DIM)
         )
-        # Dot products keep what they were tuned with.
-        self.centred = Centred(EMBEDDING_DIM) if cosine else nn.Identity()
-        self.content_weight = CONTENT_WEIGHT if cosine else 1.0
+        # Other dot products keep what they were tuned with.
+        is_beside = cosine or kin
+        self.centred = Centred(EMBEDDING_DIM) if is_beside else nn.Identity()
+        self.content_weight = CONTENT_WEIGHT if is_beside else 1.0
 
     def forward(
         self,
@@ -151,7 +167,9 @@ class ItemTower(nn.Module):
         """
         if self.training and self.id_dropout > 0:
             id_weight = id_weight * (torch.rand_like(id_weight) >= self.id_dropout)
-        id_ND = self.ids(id_buckets).sum(dim=1) * id_weight
+        row_NPD = self.ids(id_buckets)
+        # A step moves each row as far as a tag: beside those an id must not move twice as far.
+        id_ND = (row_NPD.sum(dim=1) if self.kin is None else row_NPD.mean(dim=1)) * id_weight
         fields = [
             self.types(categorical[:, 0]),
             self.categories(categorical[:, 1]),
@@ -171,4 +189,6 @@ class ItemTower(nn.Module):
         )
         content_ND = self.content[1:](content_ND)
         content_ND = self.content_weight * self.centred(content_ND)
+        if self.kin is not None:
+            content_ND = content_ND + root_of_bag(self.kin, tags)
         return as_item(id_ND + content_ND, cosine=self.cosine)

@@ -127,7 +127,12 @@ class SequenceTower(nn.Module):
     """
 
     def __init__(
-        self, schema: FeatureSchema, *, dropout: float = 0.1, cosine: bool = False
+        self,
+        schema: FeatureSchema,
+        *,
+        dropout: float = 0.1,
+        cosine: bool = False,
+        num_blocks: int = NUM_BLOCKS,
     ) -> None:
         super().__init__()
         self.cosine = cosine
@@ -135,7 +140,7 @@ class SequenceTower(nn.Module):
         self.waits = table(NUM_AGE_BUCKETS, EMBEDDING_DIM, padding=None)
         self.profile = Profile(schema)
         self.of_profile = nn.Linear(self.profile.width, EMBEDDING_DIM)
-        self.blocks = nn.ModuleList(Block(dropout) for _ in range(NUM_BLOCKS))
+        self.blocks = nn.ModuleList(Block(dropout) for _ in range(num_blocks))
         self.norm = nn.LayerNorm(EMBEDDING_DIM)
         self.dropout = nn.Dropout(dropout)
         with torch.no_grad():

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from feedrank_core.features.encoding import FeatureSchema
 from feedrank_core.models.bag_tower import BagTower
 from feedrank_core.models.item_tower import ItemTower, history_vectors
-from feedrank_core.models.sequence_tower import SequenceTower
+from feedrank_core.models.sequence_tower import NUM_BLOCKS, SequenceTower
 from feedrank_core.models.user_tower import Asked, UserTower
 
 MASKED_LOGIT = -1e9
@@ -79,11 +79,14 @@ class TwoTower(nn.Module):
         id_dropout: float,
         history: str = "attention",
         temperature: float = 0.0,
+        kin: bool = False,
+        num_blocks: int = NUM_BLOCKS,
     ) -> None:
         super().__init__()
         cosine = temperature > 0
-        self.items = ItemTower(schema, id_dropout=id_dropout, cosine=cosine)
-        self.users = USER_TOWERS[history](schema, dropout=dropout, cosine=cosine)
+        self.items = ItemTower(schema, id_dropout=id_dropout, cosine=cosine, kin=kin)
+        blocks = {"num_blocks": num_blocks} if history == "sequence" else {}
+        self.users = USER_TOWERS[history](schema, dropout=dropout, cosine=cosine, **blocks)
         scale = torch.tensor(-math.log(temperature) if cosine else 0.0)
         self.log_scale = nn.Parameter(scale, requires_grad=not cosine)
 
