@@ -23,8 +23,8 @@ def test_it_learns_from_nothing_that_is_asked(tmp_path):
     holdout = task.final.holdout
     blind = replace(holdout, relevant=0 * holdout.relevant)
     rows, settings = np.arange(5), Settings(8, 1.0, 5.0)
-    scores = [als(one, settings, seed=1)(rows) for one in (holdout, blind)]
-    np.testing.assert_array_equal(*scores)
+    ours, theirs = (als(one, settings, seed=1)(rows) for one in (holdout, blind))
+    np.testing.assert_array_equal(ours, theirs)
 
 
 def test_the_usual_split_is_held_to_the_peer(tmp_path):

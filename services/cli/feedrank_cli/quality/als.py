@@ -68,8 +68,9 @@ def als(holdout: Holdout, settings: Settings, *, seed: int) -> Contender:
         )
         model.fit(_weights(holdout.neighbours), show_progress=False)
         users = np.arange(holdout.own.shape[0])
-        user_BF = model.recalculate_user(users, _weights(holdout.own))
-    return lambda rows: user_BF[rows] @ model.item_factors.T
+        user_BF = np.asarray(model.recalculate_user(users, _weights(holdout.own)))
+        item_NF = np.asarray(model.item_factors)
+    return lambda rows: user_BF[rows] @ item_NF.T
 
 
 def _weights(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
