@@ -82,6 +82,7 @@ def test_a_rating_is_an_impression_and_four_stars_a_click(films):
 def test_every_contender_is_measured_and_the_ranker_knows_a_readers_genre(films, monkeypatch):
     short = {"history": RankerConfig(epochs=8, batch_size=64, learning_rate=5e-3)}
     monkeypatch.setattr(ranker, "MODELS", short)
+    monkeypatch.setattr(ranker, "SHIPS", "history")
     monkeypatch.setattr(contenders, "NUM_TREES", 10)
     monkeypatch.setattr(ranker, "REQUESTS", 3)
     report = ranker.run(Home(films), quick=True, seed=1, data_format="movielens", path=films)
@@ -94,6 +95,7 @@ def test_every_contender_is_measured_and_the_ranker_knows_a_readers_genre(films,
 def test_the_ranker_of_a_simulated_world_is_held_to_the_oracle(task, monkeypatch):
     monkeypatch.setattr(ranker, "_task", lambda *_, **__: task)
     monkeypatch.setattr(ranker, "MODELS", {"history": RankerConfig(epochs=1)})
+    monkeypatch.setattr(ranker, "SHIPS", "history")
     monkeypatch.setattr(ranker, "_tell_speed", lambda *_: None)
     monkeypatch.setattr(contenders, "NUM_TREES", 10)
     report = ranker.run(Home(Path("nowhere")), quick=True, seed=1)

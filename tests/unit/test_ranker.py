@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from feedrank_core.contracts.bundle import EMBEDDING_DIM
-from feedrank_core.contracts.slates import HEADS, Head
+from feedrank_core.contracts.slates import HEADS, Head, Source
 from feedrank_core.evaluation.calibration import calibration_error, log_loss
 from feedrank_core.evaluation.ranking_metrics import pooled_auc
 from feedrank_core.features.encoding import FeatureSchema, encode_items
@@ -21,12 +21,13 @@ from feedrank_trainer.ranking.batching import assemble, shuffled
 from feedrank_trainer.ranking.calibration import Calibration
 from feedrank_trainer.ranking.examples import RankingExamples, examples_of
 from feedrank_trainer.ranking.export import (
+    CANDIDATE_INPUTS,
     SCORER_FILE,
     check_requests,
     export_ranker,
     request,
 )
-from feedrank_trainer.ranking.impressions import Impressions
+from feedrank_trainer.ranking.impressions import SOURCES, Impressions
 from feedrank_trainer.ranking.measures import measure_head
 from feedrank_trainer.ranking.training import (
     RankerConfig,
@@ -68,6 +69,7 @@ def planted(*, of_position: float = 0.0, seed: int = 0) -> RankingExamples:
         slate=slate,
         position=position,
         surface=np.zeros(len(user), np.int64),
+        source=np.full(len(user), SOURCES.index(Source.CACHED)),
         served_s=served_s,
         shown_after_s=np.full(len(user), 1, np.float32),
         done_after_s_RH=np.where(label_RH > 0, 60, np.nan).astype(np.float32),
@@ -118,6 +120,16 @@ def test_what_a_reader_likes_stands_above_the_rest_and_popularity_cannot_tell(
     assert pooled_auc(later.popularity_R, clicked) < 0.6
 
 
+def test_a_source_that_knows_what_is_liked_is_believed(examples, items):
+    shown = examples.impressions
+    is_clicked_R = shown.label(Head.CLICK) > 0
+    cached, fresh = SOURCES.index(Source.CACHED), SOURCES.index(Source.FRESH)
+    told = replace(shown, source=np.where(is_clicked_R, cached, fresh))
+    knowing = replace(examples, impressions=told)
+    model = fit_ranker(knowing, items, SCHEMA, config=SHORT, seed=1)
+    assert pooled_auc(logits(model, knowing, items)[:, CLICK], is_clicked_R) > 0.95
+
+
 def test_the_same_seed_gives_the_same_weights(examples, items):
     config = replace(SHORT, epochs=1)
     early = examples.between(0, 3 * 3600)
@@ -142,9 +154,7 @@ def test_candidates_do_not_see_each_other(fitted, examples, items):
         whole = fitted.scorer(**together)
         for place in range(PLACES):
             alone = {
-                name: value[:, place : place + 1]
-                if name in ("item_vectors", "item_dense", "pair_dense")
-                else value
+                name: value[:, place : place + 1] if name in CANDIDATE_INPUTS else value
                 for name, value in together.items()
             }
             assert torch.allclose(fitted.scorer(**alone)[:, 0], whole[:, place], atol=1e-5)
@@ -154,10 +164,12 @@ def test_few_items_shown_say_little_of_a_reader():
     shown = ShownMean()
     with torch.no_grad():
         shown.weights.weight.zero_()
+        shown.sources.weight.zero_()
     vector_D = torch.arange(EMBEDDING_DIM, dtype=torch.float32)
     mask_BL = torch.zeros(3, 30)
     mask_BL[1, -int(FEW_SHOWN) :] = mask_BL[2, :] = 1
-    found_BD = shown(vector_D.expand(3, 30, -1), 60 * torch.ones(3, 30), mask_BL)
+    nowhere_BL = torch.zeros(3, 30, dtype=torch.int64)
+    found_BD = shown(vector_D.expand(3, 30, -1), nowhere_BL, 60 * torch.ones(3, 30), mask_BL)
     for found_D, share in zip(found_BD, (0, 1 / 2, 30 / (30 + FEW_SHOWN)), strict=True):
         assert torch.allclose(found_D, share * vector_D)
 

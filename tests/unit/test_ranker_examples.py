@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import duckdb
@@ -9,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from feedrank_core.contracts.features import COUNTER_COLUMNS, Counter
-from feedrank_core.contracts.slates import HEADS, Head
+from feedrank_core.contracts.slates import HEADS, Head, Source
 from feedrank_core.features.encoding import FeatureSchema
 from feedrank_core.features.quality import PRIOR_IMPRESSIONS
 from feedrank_core.features.ranking import (
@@ -17,7 +18,9 @@ from feedrank_core.features.ranking import (
     COUNTED,
     DENSE_COLUMNS,
     FEW_ITEMS,
+    PAIR_COUNTED,
     PRIOR_RATES,
+    PRIOR_SHARE,
     counter_dense,
 )
 from feedrank_trainer.examples import ABSENT, Log, histories_before
@@ -29,9 +32,16 @@ from feedrank_trainer.ranking.examples import (
     examples_of,
 )
 from feedrank_trainer.ranking.histories import engagement_log
-from feedrank_trainer.ranking.impressions import NOWHERE, Impressions, labelled_impressions
+from feedrank_trainer.ranking.impressions import (
+    NOWHERE,
+    SOURCES,
+    UNTOLD,
+    Impressions,
+    labelled_impressions,
+)
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
+PLACES = json.dumps([{"item_id": "b", "source": "fresh"}, {"item_id": "a", "source": "cached"}])
 
 
 def events(rows: list[tuple], names: str) -> pa.Table:
@@ -48,7 +58,7 @@ def lake() -> duckdb.DuckDBPyConnection:
     """One slate of three places at noon, and what became of it."""
     connection = duckdb.connect()
     tables = {
-        "slates": events([("r1", NOON)], "request_id served_at"),
+        "slates": events([("r1", NOON, PLACES)], "request_id served_at items_json"),
         "impressions": events(
             [
                 ("r1", "ada", "a", 0, "home", after(1)),
@@ -87,6 +97,17 @@ def test_an_action_within_two_hours_of_serving_is_a_label_and_a_later_one_is_not
     assert set(map(tuple, done.values())) == {(0, 0, 0)}
     assert shown.item.tolist() == [0, 1, 2]
     assert shown.position.tolist() == [0, 1, NOWHERE]
+
+
+def test_each_impression_has_the_source_that_its_slate_names(lake):
+    found = labelled(lake, as_of=after(1000)).source.tolist()
+    assert found == [SOURCES.index(Source.CACHED), SOURCES.index(Source.FRESH), UNTOLD]
+
+
+def test_a_source_of_a_later_release_is_untold(lake):
+    places = json.dumps([{"item_id": "a", "source": "of a later release"}])
+    lake.register("slates", events([("r1", NOON, places)], "request_id served_at items_json"))
+    assert set(labelled(lake, as_of=after(1000)).source.tolist()) == {UNTOLD}
 
 
 def test_each_thing_that_came_has_its_own_time(lake):
@@ -159,6 +180,7 @@ def impressions(num: int, **given: np.ndarray) -> Impressions:
         "slate": np.arange(num),
         "position": np.zeros(num, np.int64),
         "surface": np.zeros(num, np.int64),
+        "source": np.full(num, UNTOLD),
         "served_s": minute,
         "shown_after_s": np.ones(num, np.float32),
         "done_after_s_RH": np.full((num, len(HEADS)), np.nan, np.float32),
@@ -200,11 +222,29 @@ def test_what_was_shown_before_a_slate_is_told_newest_last_and_the_slate_itself_
     assert examples.shown_ages_SM[2, -2:].tolist() == [119, 59]
 
 
+def test_what_was_chosen_for_a_reader_tells_of_them_and_what_was_popular_does_not():
+    cached, popular = (SOURCES.index(s) for s in (Source.CACHED, Source.GLOBAL_POPULAR))
+    source = np.array([cached, popular, cached, cached])
+    shown = impressions(4, item=np.array([0, 1, 1, 0]), source=source)
+    content = np.array([[3.0, 0.0], [1.0, 0.0]])
+    examples = described(shown, contents={"text_vector": content})
+    assert examples.shown_sources_SM[3, -3:].tolist() == [cached + 1, popular + 1, cached + 1]
+    _, near_shown_R, near_chosen_R = examples.pair_dense_RF[:, -3:].T
+    assert near_shown_R[2] == pytest.approx(0, abs=1e-3)
+    assert near_chosen_R[2] == pytest.approx(-1 / (1 + FEW_ITEMS), rel=1e-3)
+    # Of two that were chosen before the last slate one was of its item's group, in all groupings.
+    first = len(AFFINITIES) * 2 * len(PAIR_COUNTED)
+    share_RF = examples.pair_dense_RF[:, first : first + 2 * len(AFFINITIES)]
+    expected = (1 + PRIOR_IMPRESSIONS * PRIOR_SHARE) / (2 + PRIOR_IMPRESSIONS)
+    assert np.exp(share_RF[3]) == pytest.approx(expected, rel=1e-3)
+    assert np.exp(share_RF[0]) == pytest.approx(PRIOR_SHARE, rel=1e-3)
+
+
 def test_an_item_is_near_a_reader_who_was_shown_its_like():
     shown = impressions(4, item=np.array([0, 0, 0, 1]))
     content = np.array([[3.0, 0.0], [1.0, 0.0]])
     examples = described(shown, contents={"text_vector": content})
-    _, near_shown_R = examples.pair_dense_RF[:, -2:].T
+    _, near_shown_R, _ = examples.pair_dense_RF[:, -3:].T
     assert near_shown_R[0] == 0
     # Contents are 1 and -1 once their mean is taken off; each of three weighs nearly 1.
     assert near_shown_R[3] == pytest.approx(-3 / (3 + FEW_ITEMS), rel=1e-3)

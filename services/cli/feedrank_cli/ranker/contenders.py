@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from feedrank_core.contracts.slates import Head
 from feedrank_trainer.ranking.examples import RankingExamples
+from feedrank_trainer.ranking.impressions import SOURCES
 
 from feedrank_cli.bench.report import BenchCannotRun
 from feedrank_cli.ranker.task import RankingTask
@@ -65,7 +66,10 @@ def lightgbm(task: RankingTask, *, seed: int) -> np.ndarray:
 
 
 def features(examples: RankingExamples) -> np.ndarray:
-    """Dense features, then country, age band, platform and surface. Shapes: (R, F) float32."""
+    """Dense features, one for each source, then country, age band, platform and surface.
+
+    Shapes: (R, F) float32.
+    """
     shown = examples.impressions
     slate = shown.slate
     return np.concatenate(
@@ -73,6 +77,7 @@ def features(examples: RankingExamples) -> np.ndarray:
             examples.item_dense_RF,
             examples.pair_dense_RF,
             examples.user_dense_SF[slate],
+            shown.source[:, None] == np.arange(len(SOURCES)),
             examples.profile_S3[slate],
             shown.surface[:, None],
         ],

@@ -14,7 +14,7 @@ from feedrank_core.features.encoding import FeatureSchema, encode_items
 from feedrank_core.features.ranking import DENSE_COLUMNS
 from feedrank_trainer.examples import Log
 from feedrank_trainer.ranking.examples import examples_of
-from feedrank_trainer.ranking.impressions import NOWHERE, Impressions
+from feedrank_trainer.ranking.impressions import NOWHERE, UNTOLD, Impressions
 
 from feedrank_cli.quality.movielens import FIRST_WORD, POSITIVE_RATING, Ratings, read
 from feedrank_cli.ranker.groups import groups_of
@@ -71,6 +71,7 @@ def impressions_of(ratings: Ratings) -> Impressions:
         slate=np.cumsum(is_new),
         position=np.full(num, NOWHERE),
         surface=np.zeros(num, np.int64),
+        source=np.full(num, UNTOLD),
         served_s=ratings.at_s,
         shown_after_s=np.zeros(num, np.float32),
         done_after_s_RH=np.where(label_RH > 0, 0.0, np.nan).astype(np.float32),

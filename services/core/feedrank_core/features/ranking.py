@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from feedrank_core.contracts.features import Counter, HalfLife, column
+from feedrank_core.contracts.slates import Source
 from feedrank_core.features.quality import smoothed_rate
 
 Counters = Mapping[str, np.ndarray]
@@ -38,6 +39,8 @@ DENSE_COLUMNS = tuple(
 the towers read as log1p: `encode_user_dense` knows none of these names."""
 PAIR_COUNTED = (Counter.IMPRESSIONS, Counter.VIEWS, Counter.CLICKS)
 """What is counted of a reader with a category, a tag, a creator or an item type."""
+PERSONAL = (Source.CACHED, Source.LIVE, Source.FOLLOWED)
+"""Sources that choose for one reader: what they chose before tells what is known of the reader."""
 AFFINITIES = ("category", "tag", "creator", "item_type")
 
 PRIOR_RATES: dict[Counter, float] = {
@@ -53,6 +56,8 @@ PRIOR_RATES: dict[Counter, float] = {
 }
 """What an impression is thought to bring before anything is counted. Our own choice: the model
 learns what a rate means, and these only say where it begins."""
+PRIOR_SHARE = 0.02
+"""Of a group in what was chosen for a reader, before anything was chosen. Our own choice."""
 DAY_S = 86_400.0
 TASTE_HALF_LIFE_S = 4 * DAY_S
 FEW_ITEMS = 4.0
@@ -73,6 +78,16 @@ def counter_dense(counters: Counters, counted: tuple[Counter, ...] = COUNTED) ->
                 count = counters[column(counter, span)]
                 columns.append(np.log(smoothed_rate(count, shown, PRIOR_RATES[counter])))
     return np.stack(columns, axis=-1).astype(np.float32)
+
+
+def chosen_dense(in_group: Counters, in_all: Counters) -> np.ndarray:
+    """The logarithm of a group's share in what was chosen for a reader, by half-life.
+
+    Shapes: (...) each to (..., 2) float32.
+    """
+    names = [column(Counter.IMPRESSIONS, span) for span in SPANS]
+    shares = [smoothed_rate(in_group[name], in_all[name], PRIOR_SHARE) for name in names]
+    return np.stack([np.log(share) for share in shares], axis=-1).astype(np.float32)
 
 
 def age_dense(age_s: np.ndarray) -> np.ndarray:

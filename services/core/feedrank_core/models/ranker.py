@@ -12,13 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from feedrank_core.contracts.bundle import EMBEDDING_DIM
-from feedrank_core.contracts.slates import HEADS
+from feedrank_core.contracts.slates import HEADS, Source
 from feedrank_core.features.encoding import FeatureSchema
 from feedrank_core.models.item_tower import ItemTower, table
 from feedrank_core.models.user_tower import MASKED, NUM_AGE_BUCKETS, UserTower, age_buckets
 
 NUM_SURFACES = 8
 SURFACE_DIM = 4
+NUM_SOURCES = len(Source) + 1
+"""The first for none."""
+SOURCE_DIM = 8
 CROSS_RANK = 32
 NUM_CROSSES = 2
 BOTTOM_DIMS = (128, 64)
@@ -61,22 +64,26 @@ class CrossLayer(nn.Module):
 class ShownMean(nn.Module):
     """What a reader was shown lately, as one vector: it tells their taste where they did not act.
 
-    Newer ones weigh more, as learned; few of them say little. Whoever chose them may have been
-    blind: the linear map takes off what all readers are shown.
+    Newer ones weigh more, as learned, and so do those of a source that knows the reader; few of
+    them say little. The linear map takes off what all readers are shown.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.weights = table(NUM_AGE_BUCKETS, 1, padding=None)
+        self.sources = table(NUM_SOURCES, 1, padding=None)
         self.few = nn.Parameter(torch.tensor(math.log(FEW_SHOWN)))
         self.out = nn.Linear(EMBEDDING_DIM, EMBEDDING_DIM)
         with torch.no_grad():
             nn.init.eye_(self.out.weight)
             nn.init.zeros_(self.out.bias)
 
-    def forward(self, shown_BLD: Tensor, age_s_BL: Tensor, mask_BL: Tensor) -> Tensor:
+    def forward(
+        self, shown_BLD: Tensor, source_BL: Tensor, age_s_BL: Tensor, mask_BL: Tensor
+    ) -> Tensor:
         """Shapes: (B, D)."""
-        weight_BL1 = torch.exp(self.weights(age_buckets(age_s_BL))) * mask_BL.unsqueeze(2)
+        log_BL1 = self.weights(age_buckets(age_s_BL)) + self.sources(source_BL)
+        weight_BL1 = torch.exp(log_BL1) * mask_BL.unsqueeze(2)
         total_B1 = weight_BL1.sum(dim=1) + self.few.exp()
         return self.out((shown_BLD * weight_BL1).sum(dim=1) / total_B1)
 
@@ -163,12 +170,13 @@ class Scorer(nn.Module):
         self.users = UserTower(schema, dropout=dropout)
         self.shown = ShownMean()
         self.surfaces = table(NUM_SURFACES, SURFACE_DIM, padding=None)
+        self.sources = table(NUM_SOURCES, SOURCE_DIM)
         self.attention = CandidateAttention(schema) if attention else None
         self.item_norm = nn.LayerNorm(EMBEDDING_DIM)
         dense = widths.item + widths.pair + widths.user
         self.register_buffer("dense_mean", torch.zeros(dense))
         self.register_buffer("dense_scale", torch.ones(dense))
-        width = 3 * EMBEDDING_DIM + 1 + dense + SURFACE_DIM
+        width = 3 * EMBEDDING_DIM + 1 + dense + SURFACE_DIM + SOURCE_DIM
         width += self.attention.width if self.attention else 0
         self.crosses = nn.ModuleList(CrossLayer(width) for _ in range(NUM_CROSSES))
         self.bottom = nn.Sequential(
@@ -185,12 +193,14 @@ class Scorer(nn.Module):
         item_vectors: Tensor,
         item_dense: Tensor,
         pair_dense: Tensor,
+        source: Tensor,
         surface: Tensor,
         history_vectors: Tensor,
         history_actions: Tensor,
         history_ages_s: Tensor,
         history_mask: Tensor,
         shown_vectors: Tensor,
+        shown_sources: Tensor,
         shown_ages_s: Tensor,
         shown_mask: Tensor,
         profile: Tensor,
@@ -200,7 +210,7 @@ class Scorer(nn.Module):
         """Shapes: candidates (B, P, ...), surface (B,), readers (B, ...), to (B, P, H)."""
         history = (history_vectors, history_actions, history_ages_s, history_mask)
         user_BD = self.users(*history, profile, interests, dense)
-        user_BD = user_BD + self.shown(shown_vectors, shown_ages_s, shown_mask)
+        user_BD = user_BD + self.shown(shown_vectors, shown_sources, shown_ages_s, shown_mask)
         num = item_vectors.shape[1]
         user_BPD = user_BD.unsqueeze(1).expand(-1, num, -1)
         both_BPD = user_BPD * item_vectors
@@ -215,6 +225,7 @@ class Scorer(nn.Module):
             both_BPD.sum(dim=2, keepdim=True),
             dense_BPF,
             self.surfaces(surface).unsqueeze(1).expand(-1, num, -1),
+            self.sources(source),
         ]
         if self.attention is not None:
             parts.append(self.attention(item_vectors, *history))

@@ -107,6 +107,7 @@ def assemble(
         inputs={
             "item_dense": layout.padded(examples.item_dense_RF[rows]),
             "pair_dense": layout.padded(examples.pair_dense_RF[rows]),
+            "source": layout.padded(impressions.source[rows] + 1),
             **{name: torch.from_numpy(values) for name, values in of_readers.items()},
         },
         position_BP=layout.padded(np.where(position_R < 0, NUM_POSITIONS - 1, position_R)),
@@ -123,6 +124,7 @@ def _of_readers(
     return {
         "history_actions": examples.actions_SL[slates, -num_actions:].astype(np.int64),
         "history_ages_s": examples.ages_SL[slates, -num_actions:],
+        "shown_sources": examples.shown_sources_SM[slates, -num_shown:].astype(np.int64),
         "shown_ages_s": examples.shown_ages_SM[slates, -num_shown:],
         "profile": examples.profile_S3[slates],
         "interests": examples.interests_SI[slates],

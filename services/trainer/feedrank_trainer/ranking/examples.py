@@ -15,16 +15,18 @@ from feedrank_core.features.quality import popularity
 from feedrank_core.features.ranking import (
     COUNTED,
     PAIR_COUNTED,
+    PERSONAL,
     SPANS,
     Counters,
     age_dense,
+    chosen_dense,
     counter_dense,
 )
 
-from feedrank_trainer.examples import Log, histories_before
+from feedrank_trainer.examples import ABSENT, Log, histories_before
 from feedrank_trainer.ranking.affinities import affinities
 from feedrank_trainer.ranking.counting import sums_before
-from feedrank_trainer.ranking.impressions import Impressions
+from feedrank_trainer.ranking.impressions import SOURCES, Impressions
 
 _MOVED: dict[Head, set[Counter]] = {
     Head.CLICK: {Counter.CLICKS},
@@ -53,7 +55,8 @@ class RankingExamples:
     Shapes: item_dense_RF and pair_dense_RF (R, ...) float32; start_S (S + 1,) int64, where each
     slate's impressions begin; user_dense_SF (S, ...) float32; history_SL, actions_SL and ages_SL
     (S, L), dense items with -1 for nothing, ids of actions, seconds; shown_SM and shown_ages_SM
-    (S, M), what the reader was shown last, acted on or not; profile_S3, interests_SI;
+    (S, M), what the reader was shown last, acted on or not, and shown_sources_SM int8 its place in
+    SOURCES and one more, 0 for none; profile_S3, interests_SI;
     popularity_R (R,), what the item's clicks make of it for everyone.
     """
 
@@ -67,6 +70,7 @@ class RankingExamples:
     ages_SL: np.ndarray
     shown_SM: np.ndarray
     shown_ages_SM: np.ndarray
+    shown_sources_SM: np.ndarray
     profile_S3: np.ndarray
     interests_SI: np.ndarray
     popularity_R: np.ndarray
@@ -173,10 +177,12 @@ def examples_of(
         counter_dense(events.before(_pair_key(impressions, group_N), PAIR_COUNTED), PAIR_COUNTED)
         for group_N in groups.values()
     ]
+    pairs += _chosen_before(impressions, groups)
     age_s = impressions.served_s - created_s_N[impressions.item]
     history, actions, ages = histories_before(log, user_S, served_S)
-    was_shown, shown_ages = shown_before(impressions, user_S, served_S)
-    lists = [(history, ages), (was_shown, shown_ages)]
+    was_shown, shown_sources, shown_ages = shown_before(impressions, user_S, served_S)
+    chosen = np.where(is_personal(shown_sources - 1), was_shown, ABSENT)
+    lists = [(history, ages), (was_shown, shown_ages), (chosen, shown_ages)]
     pairs.append(affinities(impressions.item, ends_S, lists, contents))
     examples = RankingExamples(
         impressions=impressions,
@@ -189,6 +195,7 @@ def examples_of(
         ages_SL=ages,
         shown_SM=was_shown,
         shown_ages_SM=shown_ages,
+        shown_sources_SM=shown_sources,
         profile_S3=profiles["profile"][user_S],
         interests_SI=profiles["interests"][user_S],
         popularity_R=popularity(*(of_item[column(Counter.CLICKS, span)] for span in SPANS)),
@@ -200,18 +207,37 @@ def examples_of(
 
 def shown_before(
     impressions: Impressions, user_S: np.ndarray, served_S: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The last impressions of each reader strictly before a slate was served: items and ages.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The last impressions of each reader strictly before a slate was served.
 
-    Shapes: two (S, SHOWN_LENGTH), -1 and 0 for nothing.
+    Items, sources as in `RankingExamples`, and ages.
+    Shapes: three (S, SHOWN_LENGTH), -1, 0 and 0 for nothing.
     """
     at_s = impressions.served_s + impressions.shown_after_s
     order = np.lexsort((at_s, impressions.user))
-    log = Log(
-        impressions.user, impressions.item, impressions.surface, at_s, np.ones(len(at_s), bool)
-    ).rows(order)
-    items, _, ages = histories_before(log, user_S, served_S, length=SHOWN_LENGTH)
-    return items.astype(np.int32), ages
+    source = impressions.source + 1
+    log = Log(impressions.user, impressions.item, source, at_s, np.ones(len(at_s), bool)).rows(
+        order
+    )
+    items, sources, ages = histories_before(log, user_S, served_S, length=SHOWN_LENGTH)
+    return items.astype(np.int32), sources.astype(np.int8), ages
+
+
+def is_personal(source: np.ndarray) -> np.ndarray:
+    """Where an index into SOURCES is one of PERSONAL. Shapes: any, bool."""
+    return np.isin(source, [SOURCES.index(one) for one in PERSONAL])
+
+
+def _chosen_before(impressions: Impressions, groups: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Of each group its share in what personal sources had chosen for the reader."""
+    rows = np.flatnonzero(is_personal(impressions.source))
+    at_s = impressions.served_s[rows] + impressions.shown_after_s[rows]
+    one = {Counter.IMPRESSIONS.value: np.ones(len(rows), np.float32)}
+    counted = [
+        sums_before(key_R[rows], at_s, one, _HALF_LIVES_S, key_Q=key_R, at_Q=impressions.served_s)
+        for key_R in (impressions.user, *(_pair_key(impressions, g) for g in groups.values()))
+    ]
+    return [chosen_dense(of_group, counted[0]) for of_group in counted[1:]]
 
 
 def _require_finite(name: str, values: np.ndarray) -> None:

@@ -23,10 +23,11 @@ from feedrank_trainer.ranking.examples import RankingExamples
 from feedrank_trainer.ranking.training import scorer_inputs
 
 ITEM_FILE, SCORER_FILE = "ranker_items.onnx", "ranker_scorer.onnx"
-CANDIDATE_INPUTS = ("item_vectors", "item_dense", "pair_dense")
+CANDIDATE_INPUTS = ("item_vectors", "item_dense", "pair_dense", "source")
 SCORER_INPUTS = (
     *CANDIDATE_INPUTS, "surface", "history_vectors", "history_actions", "history_ages_s",
-    "history_mask", "shown_vectors", "shown_ages_s", "shown_mask", "profile", "interests", "dense",
+    "history_mask", "shown_vectors", "shown_sources", "shown_ages_s", "shown_mask", "profile",
+    "interests", "dense",
 )  # fmt: skip
 OUTPUT = "logits"
 

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from datetime import datetime
+from enum import StrEnum
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 from feedrank_core.contracts.events import Surface
-from feedrank_core.contracts.slates import HEADS, Head
+from feedrank_core.contracts.slates import HEADS, Head, Source
 
-from feedrank_trainer.labels import LABEL_WINDOW_H, SERVED, seconds
+from feedrank_trainer.labels import LABEL_WINDOW_H, seconds
 
 SURFACES = tuple(Surface)
+SOURCES = tuple(Source)
+UNTOLD = -1
+"""The source of an impression whose slate does not name its item."""
 NOWHERE = -1
 """The position of an impression that stood in no list."""
 COUNTED_HEADS = tuple(head for head in HEADS if head is not Head.DWELL)
@@ -25,6 +29,11 @@ _DONE = ", ".join(
     for head in COUNTED_HEADS
 )
 _HEADS = ", ".join(f'"{head.value}"' for head in HEADS)
+_SERVED = """
+    SELECT request_id, min(served_at) AS served_at,
+           arg_min(json_extract_string(items_json, '$[*].item_id'), served_at) AS items,
+           arg_min(json_extract_string(items_json, '$[*].source'), served_at) AS sources
+    FROM slates GROUP BY request_id"""
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,8 @@ class Impressions:
 
     Shapes: (R,) each but `label_RH` and `done_after_s_RH` (R, H) float32, the first NaN where
     a head is not known; `user` and `item` dense indices int64, `slate` int64 ascending in steps of
-    one, `position` int64 with NOWHERE for none, `surface` int64 index into SURFACES.
+    one, `position` int64 with NOWHERE for none, `surface` int64 index into SURFACES, `source` int64
+    index into SOURCES with UNTOLD for none.
     Units: `served_s` Unix seconds; `shown_after_s` and `done_after_s_RH` seconds from then until
     the bus had the impression and the first action of each head, 0 where a host's clock says
     before, NaN where none came.
@@ -45,6 +55,7 @@ class Impressions:
     slate: np.ndarray
     position: np.ndarray
     surface: np.ndarray
+    source: np.ndarray
     served_s: np.ndarray
     shown_after_s: np.ndarray
     done_after_s_RH: np.ndarray
@@ -92,9 +103,10 @@ def labelled_impressions(
     number(connection, user_ids, item_ids)
     window = f"served_at + INTERVAL {LABEL_WINDOW_H} HOUR"
     query = f"""
-        WITH served AS ({SERVED}), shown AS (
+        WITH served AS ({_SERVED}), shown AS (
             SELECT request_id, item_id, any_value(user_id) AS user_id,
                    min(position) AS position, any_value(surface) AS surface,
+                   any_value(sources[list_position(items, item_id)]) AS source,
                    min(accepted_at) AS shown_at, any_value(served_at) AS served_at
             FROM impressions JOIN served USING (request_id)
             WHERE {window} <= $as_of AND accepted_at <= {window} GROUP BY request_id, item_id
@@ -105,7 +117,7 @@ def labelled_impressions(
             WHERE accepted_at <= {window} GROUP BY request_id, item_id
         )
         SELECT readers.number AS "user", catalogue.number AS item, request_id, position, surface,
-               served_at, shown_at, coalesce(dwell_s, 0) AS dwell_s, {_HEADS}
+               source, served_at, shown_at, coalesce(dwell_s, 0) AS dwell_s, {_HEADS}
         FROM shown LEFT JOIN done USING (request_id, item_id)
         JOIN readers ON readers.id = user_id JOIN catalogue ON catalogue.id = item_id
         ORDER BY "user", served_at, request_id, position, item"""
@@ -117,9 +129,6 @@ def _from_table(table: pa.Table) -> Impressions:
     code = request.indices.to_numpy(zero_copy_only=False)
     user = table["user"].to_numpy().astype(np.int64)
     is_new = (np.diff(code, prepend=code[:1]) != 0) | (np.diff(user, prepend=user[:1]) != 0)
-    surfaces = pa.array([str(surface) for surface in SURFACES])
-    names = table["surface"].combine_chunks().dictionary_encode()
-    known = np.array([surfaces.index(name).as_py() for name in names.dictionary], np.int64)
     served_s = seconds(table["served_at"])
     after_s = [_after(served_s, table[head.value]) for head in HEADS]
     labels = [np.isfinite(one) for one in after_s[: len(COUNTED_HEADS)]]
@@ -129,12 +138,21 @@ def _from_table(table: pa.Table) -> Impressions:
         item=table["item"].to_numpy().astype(np.int64),
         slate=np.cumsum(is_new).astype(np.int64),
         position=table["position"].fill_null(NOWHERE).to_numpy().astype(np.int64),
-        surface=known[names.indices.to_numpy(zero_copy_only=False)],
+        surface=_numbered(table["surface"], SURFACES),
+        source=_numbered(table["source"], SOURCES),
         served_s=served_s,
         shown_after_s=_after(served_s, table["shown_at"]),
         done_after_s_RH=np.stack(after_s, axis=1),
         label_RH=np.stack(labels, axis=1, dtype=np.float32),
     )
+
+
+def _numbered(names: pa.ChunkedArray, known: tuple[StrEnum, ...]) -> np.ndarray:
+    """Each name's place among those that are known, -1 for none. Shapes: (R,) int64."""
+    codes = names.combine_chunks().dictionary_encode()
+    places = [known.index(n) if n in known else UNTOLD for n in codes.dictionary.to_pylist()]
+    indices = codes.indices.fill_null(len(places)).to_numpy(zero_copy_only=False)
+    return np.array([*places, UNTOLD], np.int64)[indices]
 
 
 def _after(served_s: np.ndarray, at: pa.ChunkedArray) -> np.ndarray:
