@@ -67,7 +67,7 @@ def als(holdout: Holdout, settings: Settings, *, seed: int) -> Contender:
             num_threads=1,
         )
         model.fit(_weights(holdout.neighbours), show_progress=False)
-        users = np.arange(holdout.own.shape[0])
+        users = np.arange(len(holdout.readers["user"]))
         user_BF = np.asarray(model.recalculate_user(users, _weights(holdout.own)))
         item_NF = np.asarray(model.item_factors)
     return lambda rows: user_BF[rows] @ item_NF.T
