@@ -13,7 +13,8 @@ BARS = "BARS, docs/Matching/leaderboard/gowalla_m1.csv of reczoo/BARS"
 """Where a model has vectors, they have 64 dimensions: a rule of that leaderboard."""
 TIGER = "Rajput et al. 2023 (TIGER), as cited by Tikhonovich et al. 2025"
 ESASREC = "Tikhonovich et al. 2025 (eSASRec), README of blondered/transformer_benchmark"
-"""All three computed by its authors; of both SASRec the vectors have 64 dimensions."""
+"""All three computed by its authors. Vectors of both SASRec have 64 dimensions by its README, and
+256 by its configurations of Beauty."""
 
 
 @dataclass(frozen=True)
