@@ -100,7 +100,9 @@ def test_metrics_tell_of_the_examples_and_of_each_epoch(prepared):
 
     assert value("pairs") == run.num_pairs
     assert value("epochs_total") == 2
-    assert value("steps") == 2 * -(-sum(at_s < run.cuts_s[0] for at_s in _moments(run)) // 64)
+    fewest = 2 * -(-sum(at_s < run.cuts_s[0] for at_s in _moments(run)) // 64)
+    # The last batch of every shard may be short.
+    assert fewest <= value("steps") <= fewest + 2 * len(run.shards)
     assert 0 < value("loss") < 10
     assert 0 <= value("validation_ndcg") <= 1
 

@@ -190,6 +190,11 @@ def test_a_configuration_is_changed_by_name_and_value():
         ("history=diary", "history must be one of attention, bag, sequence"),
         ("loss=none", "loss must be one of softmax, binary"),
         ("averaging=1", "averaging must be at least 0 and below 1"),
+        ("id_dropout=2", "id_dropout must be at least 0 and below 1"),
+        ("batch_size=0", "batch_size must be 1 at least"),
+        ("against=-1", "against must be a number of 0 at least"),
+        ("learning_rate=nan", "learning_rate must be a number of 0 at least, not nan"),
+        ("num_uniform=0", "num_uniform must be 1 at least where in_batch=False"),
     ],
 )
 def test_a_change_that_cannot_be_made_says_what_can(circles_of_taste, change, said):
@@ -202,6 +207,18 @@ def test_a_change_that_cannot_be_made_says_what_can(circles_of_taste, change, sa
             path=circles_of_taste,
             changes=[change],
         )
+
+
+def test_an_ablation_is_told_from_the_preset(circles_of_taste):
+    report = quality.run(
+        HOME,
+        quick=True,
+        seed=0,
+        data_format="lightgcn",
+        path=circles_of_taste,
+        changes=["pool=2"],
+    )
+    assert report.name == "quality lightgcn pool=2"
 
 
 def test_an_unknown_format_and_bad_data_cannot_be_run(tmp_path):

@@ -1,13 +1,16 @@
 """The peer beside the towers, on planted data whose best ranking is known."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import quality_world
 from feedrank_cli.bench import quality
-from feedrank_cli.bench.report import Report
+from feedrank_cli.bench.report import BenchCannotRun, Report
 from feedrank_cli.quality import lightgcn, movielens
 from feedrank_cli.quality.als import Settings, als, tuned_als
+from feedrank_core.runtime.home import Home
 from feedrank_trainer.comparison import measure
 from quality_world import short_run
 
@@ -25,6 +28,14 @@ def test_it_learns_from_nothing_that_is_asked(tmp_path):
     rows, settings = np.arange(5), Settings(8, 1.0, 5.0)
     ours, theirs = (als(one, settings, seed=1)(rows) for one in (holdout, blind))
     np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_peer_that_is_not_installed_is_said_before_any_training(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "implicit", None)
+    monkeypatch.setattr(quality, "run_seeds", lambda *_: pytest.fail("it trained"))
+    path = quality_world.films_of_one_genre(tmp_path)
+    with pytest.raises(BenchCannotRun, match="implicit is not installed"):
+        quality.run(Home(tmp_path), quick=True, seed=0, data_format="movielens", path=path)
 
 
 def test_the_usual_split_is_held_to_the_peer(tmp_path):

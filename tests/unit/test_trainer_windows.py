@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from feedrank_core.features.encoding import FeatureSchema, encode_items
+from feedrank_core.features.encoding import FeatureSchema, History, encode_items, encode_users
 from feedrank_core.models.two_tower import TwoTower
-from feedrank_trainer.batching import Step, assemble, log_frequencies, steps
+from feedrank_core.models.user_tower import Asked
+from feedrank_trainer.batching import Step, assemble, log_frequencies, pooled, steps
 from feedrank_trainer.configuration import TrainingConfig
 from feedrank_trainer.examples import InMemory, Log, examples_of
 from feedrank_trainer.ranks import Ranks
@@ -73,6 +74,49 @@ def test_each_place_of_a_window_is_what_its_example_alone_would_be(tower):
         torch.testing.assert_close(*scores, atol=1e-4, rtol=1e-4)
         seen += len(step.examples["user"])
     assert seen == len(examples["user"])
+
+
+def test_what_is_left_out_of_a_history_is_seen_from_no_place():
+    torch.manual_seed(3)
+    users = TwoTower(FeatureSchema(), dropout=0.0, id_dropout=0.0).eval().users
+    num, length = 3, 12
+    kept = torch.ones(num, length)
+    kept[0, [2, 5]], kept[1, :9], kept[2, 8] = 0.0, 0.0, 0.0
+    ages_s = 3600.0 * torch.arange(length, 0, -1).repeat(num, 1)
+    vectors, kinds = torch.randn(num, length, 64), torch.randint(2, 5, (num, length))
+    profiles = encode_users(FeatureSchema(), {}, History.empty(1), now_s=0.0)
+    profile = {name: torch.from_numpy(profiles[name]) for name in ("profile", "interests", "dense")}
+    # Of a whole row, of one without anything left, of one that was left out, and of nothing.
+    asked = Asked(torch.tensor([0, 1, 2, 2]), torch.tensor([11, 8, 8, -1]), torch.zeros(4))
+    four = {name: value.expand(4, -1) for name, value in profile.items()}
+    found = users.at(asked, vectors * kept.unsqueeze(2), kinds, ages_s, kept, **four)
+    for n, (row, place) in enumerate(zip(asked.history, asked.place, strict=True)):
+        there = kept[row, : place + 1].nonzero().flatten() if place >= 0 else torch.arange(0)
+        alone = torch.zeros(1, length)
+        alone[0, length - len(there) :] = 1.0
+        some = [torch.zeros_like(one[:1]) for one in (vectors, kinds, ages_s)]
+        for into, one in zip(some, (vectors, kinds, ages_s), strict=True):
+            into[0, length - len(there) :] = one[row, there]
+        expected = users(*some, alone, **profile)
+        torch.testing.assert_close(found[n : n + 1], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pool", [1, 4])
+def test_every_row_is_in_one_batch_of_the_size_that_is_asked(pool):
+    rng = np.random.default_rng(0)
+    size = rng.integers(1, 20, 300)
+    history = np.where(rng.random((300, 20)) < 0.5, 1, -1)
+    config = TrainingConfig(batch_size=40, pool=pool)
+    batches = list(pooled(history, size, config, rng))
+    assert sorted(np.concatenate(batches)) == list(range(300))
+    assert all(size[batch].sum() < 40 + 20 for batch in batches)
+    assert list(pooled(history[:0], size[:0], config, rng)) == []
+
+
+def test_nothing_is_corrected_where_that_is_asked():
+    source = InMemory(examples_of(log_of([3], apart_s=3600.0)))
+    config = TrainingConfig(log_q=False)
+    assert not log_frequencies(source, NUM_ITEMS, config, Ranks()).any()
 
 
 def test_every_example_is_in_one_window_and_keeps_half_of_a_long_history():

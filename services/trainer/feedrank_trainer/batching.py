@@ -57,7 +57,7 @@ def steps(source: Source, config: TrainingConfig, rng: np.random.Generator) -> I
 def windowed(
     pieces: Iterator[Examples], config: TrainingConfig, rng: np.random.Generator
 ) -> Iterator[Step]:
-    """Steps of whole windows, with `batch_size` examples or a window more than fits."""
+    """Steps of whole windows: `batch_size` examples, give or take one; a piece's last is short."""
     for piece in pieces:
         windows = Windows.of(piece)
         shuffled = rng.permutation(len(windows.last))
@@ -111,9 +111,9 @@ def log_frequencies(
 
     Shapes: (N,) float32.
     """
-    uniform = config.num_uniform / (config.against or num_items)
     if not config.log_q:
         return np.zeros(num_items, np.float32)
+    uniform = config.num_uniform / (config.against or num_items)
     if not config.in_batch:
         return np.full(num_items, np.log(uniform), np.float32)
     counts, num_rows = np.zeros(num_items), 0

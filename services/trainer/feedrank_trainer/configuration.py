@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from feedrank_core.models.two_tower import LOSSES, USER_TOWERS
+
+SHARES = ("dropout", "id_dropout", "history_dropout", "averaging")
+COUNTS = ("epochs", "batch_size", "num_blocks", "pool", "patience", "max_steps")
+AMOUNTS = (
+    "learning_rate", "last_learning_rate", "weight_decay", "temperature", "num_uniform", "against",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -22,8 +29,8 @@ class TrainingConfig:
     length. A batch is of `batch_size` examples; where the tower can be asked at places of a
     history, of whole histories that hold as many, each read once.
 
-    Raises: ValueError where a name is unknown, the tower cannot do what is asked, or a share is
-    none.
+    Raises: ValueError where a name is unknown, a number is out of range, or the tower cannot do
+    what is asked.
     """
 
     epochs: int = 8
@@ -56,8 +63,22 @@ class TrainingConfig:
             raise ValueError("history='sequence' needs history_dropout=0: actions read each other")
         if self.against and self.in_batch:
             raise ValueError("against needs in_batch=False: positives of a batch are no sample")
-        if not 0 <= self.averaging < 1:
-            raise ValueError(f"averaging must be at least 0 and below 1, not {self.averaging}")
+        self._require_ranges()
+        if not self.num_uniform and not self.in_batch:
+            raise ValueError(
+                "num_uniform must be 1 at least where in_batch=False: nothing is drawn"
+            )
+
+    def _require_ranges(self) -> None:
+        for field in SHARES:
+            if not 0 <= (share := getattr(self, field)) < 1:
+                raise ValueError(f"{field} must be at least 0 and below 1, not {share}")
+        for field in COUNTS:
+            if (count := getattr(self, field)) < 1:
+                raise ValueError(f"{field} must be 1 at least, not {count}")
+        for field in AMOUNTS:
+            if not 0 <= (amount := getattr(self, field)) < math.inf:
+                raise ValueError(f"{field} must be a number of 0 at least, not {amount}")
 
     @property
     def asks_places(self) -> bool:

@@ -16,6 +16,7 @@ from feedrank_trainer.progress import epoch_report
 from feedrank_cli.bench.picture import require_drawing
 from feedrank_cli.bench.report import BenchCannotRun, Report
 from feedrank_cli.quality import lightgcn, movielens, sequences, slices, trade_off, variety
+from feedrank_cli.quality.als import require_als
 from feedrank_cli.quality.changing import ChangeError, changed
 from feedrank_cli.quality.picture import draw
 from feedrank_cli.quality.published import known_as
@@ -61,7 +62,9 @@ def run(
         }
     except (DataError, ChangeError) as error:
         raise BenchCannotRun(str(error)) from error
-    report = Report(f"{NAME} {data_format}", seed)
+    if any(task.peers for task in tasks.values()):
+        require_als()
+    report = Report(" ".join([NAME, data_format, *changes]), seed)
     curves: dict[str, Curves] = {}
     for name, task in tasks.items():
         if quick:

@@ -31,7 +31,9 @@ from feedrank_cli.bench.report import Report, require_room
 from feedrank_cli.bench.train_data import ACTIONS_EACH, catalogue, write_shards
 
 NAME = "train"
-HELP = "Training with tables of 1M readers x 10M items: samples/s, memory, loss (--picture FILE)."
+HELP = (
+    "Training of 1M readers x 10M items: samples/s, memory, loss (--picture FILE), one reader's ms."
+)
 PRESET = "feed"
 FULL_READERS, FULL_ITEMS = 1_000_000, 10_000_000
 QUICK_READERS, QUICK_ITEMS = 20_000, 200_000
@@ -43,7 +45,9 @@ BYTES_PER_EXAMPLE = 250
 BYTES_PER_ITEM = 500
 """Of a checkpoint: two buckets of 64 numbers at most."""
 CURVE_POINTS = 50
-ENCODED, ENCODE_MS_BOUND = 2000, 2.0
+ENCODED, WARMING = 2000, 50
+ENCODE_MS_BOUND = 2.0
+"""Of the 15 ms that a feed may take, where a reader's vector is made anew."""
 
 
 @dataclass
@@ -103,9 +107,10 @@ def run(
         began = time.monotonic()
         Checkpoint(Path(folder) / "checkpoint", {}).save(training.state(), {})
         report.figure("checkpoint_s", time.monotonic() - began)
+        # Linux counts in KiB.
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        report.figure("peak_memory_gb", peak)
         tell_encoder(report, training.model.eval(), paths[0])
-    # Linux counts in KiB.
-    report.figure("peak_memory_gb", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
     report.bound("samples_per_s", ">=", SAMPLES_PER_S_BOUND)
     report.bound("loss_fell_by", ">", 0.0)
     report.bound("encode_one_p99_ms", "<", ENCODE_MS_BOUND)
@@ -153,14 +158,14 @@ def tell_encoder(report: Report, model: TwoTower, shard: Path) -> None:
         export(model.users, path, users)
         session = open_scorer(path)
     took_ms = []
-    for n in range(ENCODED):
+    for n in range(WARMING + ENCODED):
         row = n % len(users["dense"])
         one = {name: values[row : row + 1] for name, values in users.items()}
         began = time.perf_counter()
         session.run(None, one)
         took_ms.append(1e3 * (time.perf_counter() - began))
     for name, percentile in (("p50", 50), ("p99", 99)):
-        report.figure(f"encode_one_{name}_ms", float(np.percentile(took_ms, percentile)))
+        report.figure(f"encode_one_{name}_ms", float(np.percentile(took_ms[WARMING:], percentile)))
 
 
 def draw(path: Path, curve: np.ndarray, samples: int) -> None:

@@ -33,6 +33,15 @@ class Settings:
     alpha: float
 
 
+def require_als() -> None:
+    """Raises: BenchCannotRun where the library is not there."""
+    try:
+        import implicit  # noqa: F401
+        import threadpoolctl  # noqa: F401
+    except ImportError as error:
+        raise BenchCannotRun(f"implicit is not installed: {error}") from error
+
+
 def tuned_als(task: Task, *, seed: int) -> Contender:
     """The best on the validation, fitted anew to all that the towers learn from."""
     tuning = task.tuning.holdout
@@ -47,15 +56,10 @@ def tuned_als(task: Task, *, seed: int) -> Contender:
 
 
 def als(holdout: Holdout, settings: Settings, *, seed: int) -> Contender:
-    """Fitted to everyone's positives before the cut, with readers as they are in the holdout.
+    """Fitted to everyone's positives before the cut, with readers as they are in the holdout."""
+    from implicit.cpu.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
 
-    Raises: BenchCannotRun where the library is not there.
-    """
-    try:
-        from implicit.cpu.als import AlternatingLeastSquares
-        from threadpoolctl import threadpool_limits
-    except ImportError as error:
-        raise BenchCannotRun(f"implicit is not installed: {error}") from error
     # The library asks for it: its own threads and those of BLAS would wait for each other.
     with threadpool_limits(1, "blas"):
         model = AlternatingLeastSquares(
