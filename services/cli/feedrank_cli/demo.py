@@ -36,8 +36,9 @@ from feedrank_cli.show import (
 from feedrank_cli.supervision import Supervisor
 from feedrank_cli.up import addresses, interrupt_on_signals, start
 
-EPOCHS = 3
-"""Enough to tell readers of so small a world apart; a real day lets the trainer decide."""
+EPOCHS = 10
+"""A pass over so small a world is seven steps: fewer passes leave new likes hardly felt. A real day
+lets the trainer decide."""
 
 EVENTS_PER_READER = 100
 """Few enough that two days fit into a few minutes on 2 cores."""
