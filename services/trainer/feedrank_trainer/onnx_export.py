@@ -102,3 +102,10 @@ def check_parity(tower: nn.Module, path: Path, tensors: dict[str, torch.Tensor])
         worst = float(np.abs(np.asarray(found) - tower(**part).numpy()).max())
         if not worst <= TOLERANCE:
             raise ParityError(f"{path.name} differs from torch by {worst:.2g} on {rows} rows")
+
+
+def on_one_thread(path: Path) -> onnxruntime.InferenceSession:
+    """A session on one thread: a server has as many requests as cores."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -19,13 +19,13 @@ from feedrank_trainer.batching import ItemInputs, assemble, steps
 from feedrank_trainer.checkpoint import Checkpoint
 from feedrank_trainer.configuration import TrainingConfig
 from feedrank_trainer.examples import Examples, Shards, select
-from feedrank_trainer.onnx_export import export, user_inputs_of
+from feedrank_trainer.onnx_export import export, on_one_thread, user_inputs_of
 from feedrank_trainer.presets import PRESETS
-from feedrank_trainer.ranking.export import open_scorer
 from feedrank_trainer.ranks import Ranks
 from feedrank_trainer.settings import Settings
 from feedrank_trainer.training import Training, make_repeatable, new_model
 
+from feedrank_cli.bench.latency import tell_latency
 from feedrank_cli.bench.picture import require_drawing, save
 from feedrank_cli.bench.report import Report, require_room
 from feedrank_cli.bench.train_data import ACTIONS_EACH, catalogue, write_shards
@@ -45,7 +45,7 @@ BYTES_PER_EXAMPLE = 250
 BYTES_PER_ITEM = 500
 """Of a checkpoint: two buckets of 64 numbers at most."""
 CURVE_POINTS = 50
-ENCODED, WARMING = 2000, 50
+ENCODED = 2000
 ENCODE_MS_BOUND = 2.0
 """Of the 15 ms that a feed may take, where a reader's vector is made anew."""
 
@@ -156,16 +156,17 @@ def tell_encoder(report: Report, model: TwoTower, shard: Path) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / Part.USER_ENCODER
         export(model.users, path, users)
-        session = open_scorer(path)
-    took_ms = []
-    for n in range(WARMING + ENCODED):
-        row = n % len(users["dense"])
-        one = {name: values[row : row + 1] for name, values in users.items()}
-        began = time.perf_counter()
-        session.run(None, one)
-        took_ms.append(1e3 * (time.perf_counter() - began))
-    for name, percentile in (("p50", 50), ("p99", 99)):
-        report.figure(f"encode_one_{name}_ms", float(np.percentile(took_ms[WARMING:], percentile)))
+        session = on_one_thread(path)
+    readers = [
+        {name: values[row : row + 1] for name, values in users.items()}
+        for row in range(len(users["dense"]))
+    ]
+    tell_latency(
+        report,
+        "encode_one",
+        lambda n: session.run(None, readers[n % len(readers)]),
+        requests=ENCODED,
+    )
 
 
 def draw(path: Path, curve: np.ndarray, samples: int) -> None:

@@ -76,13 +76,6 @@ class Asked:
         """The same on a device."""
         return Asked(self.history.to(device), self.place.to(device), self.age_s.to(device))
 
-    @classmethod
-    def now(cls, history_mask: Tensor) -> Asked:
-        """Every history at its newest place and its own "now"."""
-        rows = torch.arange(history_mask.shape[0], device=history_mask.device)
-        last = torch.full_like(rows, history_mask.shape[1] - 1)
-        return cls(rows, last, torch.zeros_like(history_mask[:, 0]))
-
 
 @dataclass(frozen=True)
 class Seen:
@@ -164,8 +157,9 @@ class UserTower(nn.Module):
         dense: Tensor,
     ) -> Tensor:
         """The vectors now. Shapes: (B, D)."""
-        now = Asked.now(history_mask)
-        seen = Seen.of(now.place.unsqueeze(1), now.age_s.unsqueeze(1), history_ages_s, history_mask)
+        ago_s_B1 = torch.zeros_like(history_mask[:, :1])
+        newest_B1 = torch.full_like(ago_s_B1, history_mask.shape[1] - 1)
+        seen = Seen.of(newest_B1, ago_s_B1, history_ages_s, history_mask)
         profile_BKW = self.profile(profile, interests, dense).unsqueeze(1)
         event_BLD = self.norm(history_vectors + self.kinds(history_actions))
         return self.read(event_BLD, history_actions, seen, profile_BKW).squeeze(1)

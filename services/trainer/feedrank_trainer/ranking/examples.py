@@ -5,7 +5,7 @@ R impressions, S slates, L actions of a history; feature widths as in `features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -173,11 +173,9 @@ def examples_of(
     events = Events.of(impressions)
     of_item = events.before(impressions.item, COUNTED)
     of_user = events.before(impressions.user, COUNTED, asked=start_S)
-    pairs = [
-        counter_dense(events.before(_pair_key(impressions, group_N), PAIR_COUNTED), PAIR_COUNTED)
-        for group_N in groups.values()
-    ]
-    pairs += _chosen_before(impressions, groups)
+    keys = [_pair_key(impressions, group_N) for group_N in groups.values()]
+    pairs = [counter_dense(events.before(key_R, PAIR_COUNTED), PAIR_COUNTED) for key_R in keys]
+    pairs += _chosen_before(impressions, keys)
     age_s = impressions.served_s - created_s_N[impressions.item]
     history, actions, ages = histories_before(log, user_S, served_S)
     was_shown, shown_sources, shown_ages = shown_before(impressions, user_S, served_S)
@@ -228,14 +226,14 @@ def is_personal(source: np.ndarray) -> np.ndarray:
     return np.isin(source, [SOURCES.index(one) for one in PERSONAL])
 
 
-def _chosen_before(impressions: Impressions, groups: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Of each group its share in what personal sources had chosen for the reader."""
+def _chosen_before(impressions: Impressions, keys: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Of each group its share in what personal sources had chosen for the reader; keys (R,)."""
     rows = np.flatnonzero(is_personal(impressions.source))
     at_s = impressions.served_s[rows] + impressions.shown_after_s[rows]
     one = {Counter.IMPRESSIONS.value: np.ones(len(rows), np.float32)}
     counted = [
         sums_before(key_R[rows], at_s, one, _HALF_LIVES_S, key_Q=key_R, at_Q=impressions.served_s)
-        for key_R in (impressions.user, *(_pair_key(impressions, g) for g in groups.values()))
+        for key_R in (impressions.user, *keys)
     ]
     return [chosen_dense(of_group, counted[0]) for of_group in counted[1:]]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from feedrank_core.contracts.slates import HEADS
 from feedrank_core.features.encoding import ITEM_INPUTS
@@ -17,7 +16,7 @@ from feedrank_core.models.ranker import Ranker
 from torch import Tensor, nn
 
 from feedrank_trainer.batching import ItemInputs
-from feedrank_trainer.onnx_export import TOLERANCE, ParityError, export, write_onnx
+from feedrank_trainer.onnx_export import TOLERANCE, ParityError, export, on_one_thread, write_onnx
 from feedrank_trainer.ranking.batching import assemble
 from feedrank_trainer.ranking.examples import RankingExamples
 from feedrank_trainer.ranking.training import scorer_inputs
@@ -62,17 +61,10 @@ def request(
 @torch.no_grad()
 def check_requests(scorer: nn.Module, path: Path, requests: list[dict[str, Tensor]]) -> None:
     """Raises: ParityError where torch and onnxruntime differ by more than TOLERANCE."""
-    session = open_scorer(path)
+    session = on_one_thread(path)
     for inputs in requests:
         theirs = session.run([OUTPUT], {name: v.numpy() for name, v in inputs.items()})[0]
         ours = scorer(**inputs).numpy()
         worst = float(np.abs(np.asarray(theirs) - ours).max())
         if not worst <= TOLERANCE or ours.shape[2] != len(HEADS):
             raise ParityError(f"{path.name} differs from torch by {worst:.2g}")
-
-
-def open_scorer(path: Path) -> onnxruntime.InferenceSession:
-    """A session on one thread: a server has as many requests as cores."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
