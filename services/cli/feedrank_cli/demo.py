@@ -37,8 +37,8 @@ from feedrank_cli.supervision import Supervisor
 from feedrank_cli.up import addresses, interrupt_on_signals, start
 
 EPOCHS = 10
-"""A pass over so small a world is seven steps: fewer passes leave new likes hardly felt. A real day
-lets the trainer decide."""
+"""At most: a pass over so small a world is seven steps, and the trainer stops by itself. A real day
+has what the preset says."""
 
 EVENTS_PER_READER = 100
 """Few enough that two days fit into a few minutes on 2 cores."""
